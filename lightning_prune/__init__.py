@@ -1,0 +1,12 @@
+"""Pruning callbacks for PyTorch Lightning that end in a really smaller model."""
+
+from importlib.metadata import version
+
+from lightning_prune.callbacks.soft_filter_pruning import SoftFilterPruning
+from lightning_prune.callbacks.sparsity_monitor import SparsityMonitor
+from lightning_prune.profiling import profile
+from lightning_prune.slimming import load_slim, save_slim, slim
+
+__version__ = version("lightning-prune")
+
+__all__ = ["SoftFilterPruning", "SparsityMonitor", "__version__", "load_slim", "profile", "save_slim", "slim"]

@@ -1,0 +1,283 @@
+"""Soft filter pruning and its relatives: SFP, ASFP, FPGM."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, get_args
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from lightning_prune.callbacks.example_input import batch_input, given_input
+from lightning_prune.callbacks.targets import Sparsity, checked, targets
+from lightning_prune.coupling import Group, Residual, couple
+from lightning_prune.criteria.magnitude import Magnitude
+from lightning_prune.criteria.mix import Mix
+from lightning_prune.errors import InputError
+from lightning_prune.granularities.channel import Channel
+from lightning_prune.masking import Criterion, apply_masks, momenta, prune
+from lightning_prune.schedules.constant import Constant
+from lightning_prune.tracing import ExampleInput
+
+Schedule = Callable[[float, float], float]
+
+
+class SoftFilterPruning(Callback):
+    """Zero the least important filters after every epoch, let them grow back, and fix them at last.
+
+    During the soft phase every parameter trains; at the end of each epoch, before its validation and its checkpoint,
+    the filters with the lowest scores are set to zero, chosen afresh each time. From `hard_from` on the choice is
+    fixed: the filters, and the biases and batch-norm scales and shifts that belong to their channels, stay at zero
+    while the others train, so that `slim` can remove them without changing any output.
+
+    Args:
+        sparsity: Fraction of the filters that each layer loses, in [0, 1), or such fractions by layer name pattern
+            (`{"layer1.*": 0.3, "*": 0.5}`; the first that matches counts, unmatched layers keep all). Counts are
+            rounded down, as in the paper; coupled layers take the lowest of their fractions.
+        criterion: Scores of filters; `Magnitude()` is SFP, `GeometricMedian()` is FPGM, `Mix()` their mix.
+        schedule: Sparsity on the way through the soft phase; `Constant()` is SFP, `Asymptotic()` is ASFP.
+        residual: Treatment of residual streams: `"coupled"`, `"inner"` or `"independent"` (the paper's); see
+            `lightning_prune.coupling.Residual`.
+        every_n_epochs: Epochs from one reset to the next.
+        prune_before_training: Also reset before the first epoch, as the authors' code does; for pretrained models.
+            From random weights it freezes filters behind a ReLU, which then never get a gradient.
+        hard_from: Fraction of the run after which the choice is fixed, in [0, 1); at least the last epoch is hard.
+            None is the paper's behaviour: the last reset is the last thing that happens, which costs accuracy.
+        keep_dense: Keep a copy of the weights just before the last reset in `dense_state`, and in checkpoints.
+        example_input: What `forward` takes, a tensor or a tuple; by default the module's `example_input_array`, or else
+            the first training batch.
+
+    Raises:
+        InputError: If an argument is out of range; when training starts, also if the model has nothing to prune, a
+            pattern matches nothing, the run has no end, or the strategy shards the weights.
+
+    Reference:
+        He et al., Soft Filter Pruning, 2018, arXiv:1808.06866, algorithm 1; ASFP, 2019, arXiv:1808.07471; Filter
+        Pruning via Geometric Median, 2019, arXiv:1811.00250.
+    """
+
+    def __init__(
+        self,
+        sparsity: Sparsity,
+        *,
+        criterion: Criterion | Mix | None = None,
+        schedule: Schedule | None = None,
+        residual: Residual = "coupled",
+        every_n_epochs: int = 1,
+        prune_before_training: bool = False,
+        hard_from: float | None = 0.9,
+        keep_dense: bool = False,
+        example_input: ExampleInput | None = None,
+    ) -> None:
+        if residual not in get_args(Residual):
+            raise InputError(f"expected residual to be one of {', '.join(get_args(Residual))}, got {residual!r}")
+        if every_n_epochs < 1:
+            raise InputError(f"expected every_n_epochs to be at least 1, got {every_n_epochs}")
+        if hard_from is not None and not 0 <= hard_from < 1:
+            raise InputError(f"expected hard_from to be None or in [0, 1), got {hard_from}")
+        self.sparsity = checked(sparsity)
+        self.criterion = Magnitude() if criterion is None else criterion
+        self.schedule = Constant() if schedule is None else schedule
+        self.residual: Residual = residual
+        self.every_n_epochs = every_n_epochs
+        self.prune_before_training = prune_before_training
+        self.hard_from = hard_from
+        self.keep_dense = keep_dense
+        self.example_input = example_input
+        self._forget()
+
+    def _forget(self) -> None:
+        self.masks: dict[str, Tensor] | None = None
+        """bool masks by parameter name once the choice is fixed, True = kept; they broadcast over the parameters."""
+        self.dense_state: dict[str, Tensor] | None = None
+        """The module's state just before the last reset, on the CPU."""
+        self._groups: list[tuple[Group, float]] | None = None
+        self._floats: dict[str, Tensor] = {}
+        self._hooks: list[RemovableHandle] = []
+        self._epochs: int | None = None
+        self._hard_epoch: int | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the choice of filters is fixed."""
+        return self.masks is not None
+
+    # The run ----------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start anew for each fit; a checkpoint's state is loaded after this."""
+        if stage == "fit":
+            self._forget()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what cannot work, find what can be pruned, and hook into the optimizers."""
+        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
+            name = type(trainer.strategy).__name__
+            raise InputError(f"expected a strategy that keeps whole weights on every device, got {name}; use ddp")
+        self._plan(trainer)
+        arguments = given_input(pl_module, self.example_input)
+        if arguments is not None:
+            self._find_groups(pl_module, arguments)
+        if self.masks is not None:
+            self._set_masks(pl_module, self.masks)
+        self._hooks = [optimizer.register_step_post_hook(self._after_step(pl_module)) for optimizer in trainer.optimizers]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Make up for what had to wait for the first batch."""
+        if self._groups is None:
+            self._find_groups(pl_module, batch_input(pl_module, batch))
+        if trainer.global_step == 0 and batch_idx == 0 and not self.is_final:
+            if self._hard_epoch == 0:
+                self._fix(pl_module)
+            elif self.prune_before_training:
+                self._reset(pl_module, self._progress(0))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Reset after the last batch of an epoch, so that validation and checkpoint see the reset weights."""
+        if not trainer.is_last_batch or self.is_final:
+            return
+        epochs = trainer.current_epoch + 1
+        if epochs in (self._hard_epoch, self._epochs):
+            self._fix(pl_module)
+        elif epochs % self.every_n_epochs == 0:
+            self._reset(pl_module, self._progress(epochs))
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Mask the weights again in case a callback has put averaged ones in their place."""
+        if batch_idx == 0:
+            self._enforce(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fix the choice if the run has ended before its hard phase."""
+        if not self.is_final and self._groups is not None:
+            rank_zero_warn(
+                "The run ended in its soft phase: the filters were removed after the last validation and checkpoint."
+            )
+            self._fix(pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mask the weights again in case a callback has averaged them at the end of training."""
+        self._enforce(pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the optimizers."""
+        self._unhook()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the optimizers."""
+        self._unhook()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the fixed masks and the dense weights, if there are any yet."""
+        return {"masks": self.masks, "dense_state": self.dense_state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the masks and the dense weights of a checkpoint."""
+        self.masks, self.dense_state = state_dict["masks"], state_dict["dense_state"]
+
+    # The parts --------------------------------------------------------------------------------------------------------
+
+    def _plan(self, trainer: Trainer) -> None:
+        """Find out how many epochs the run has and with which one the hard phase begins."""
+        self._epochs = _total_epochs(trainer)
+        if self.hard_from is None:
+            rank_zero_warn(
+                "hard_from=None resets filters after the last epoch without training on: expect to lose accuracy."
+            )
+            return
+        if self._epochs is None:
+            raise InputError(
+                "expected a run with an end, got max_epochs=-1 and max_steps=-1; set one of them, or hard_from=None"
+            )
+        self._hard_epoch = min(math.floor(self.hard_from * self._epochs + 1e-9), self._epochs - 1)
+        if self._hard_epoch == 0 and self.hard_from > 0:
+            rank_zero_warn(f"A run of {self._epochs} epoch has no soft phase: filters are chosen before training.")
+
+    def _progress(self, epochs: int) -> float:
+        """Return how much of the soft phase is over after `epochs`, in [0, 1]."""
+        end = self._hard_epoch or self._epochs
+        return 1.0 if end is None else min(1.0, epochs / end)
+
+    def _find_groups(self, pl_module: LightningModule, arguments: tuple[Tensor, ...]) -> None:
+        groups = couple(pl_module, arguments).groups(self.residual)
+        self._groups = list(zip(groups, targets(groups, self.sparsity), strict=True))
+
+    def _choose(self, pl_module: LightningModule, progress: float, roles: Iterable[str]) -> dict[str, Tensor]:
+        """Return masks over all members with one of the `roles`, chosen by the filters as they are now."""
+        tensors = {name: tensor.detach() for name, tensor in pl_module.named_parameters()}
+        masks: dict[str, Tensor] = {}
+        for group, final in self._groups or []:
+            units = [Channel(m.dim).units(tensors[m.name])[m.index.to(tensors[m.name].device)] for m in group.filters]
+            matrix = torch.cat([unit.flatten(1).float() for unit in units], dim=1)
+            pruned = prune(matrix, self.criterion, self.schedule(progress, final), rounding="floor").cpu()
+            for member in group.members:
+                if member.role in roles:
+                    shape = tensors[member.name].shape
+                    keep = torch.ones(shape[member.dim], dtype=torch.bool)
+                    keep[member.index[pruned].reshape(-1)] = False
+                    mask = Channel(member.dim).expand(keep, len(shape))
+                    masks[member.name] = masks[member.name] & mask if member.name in masks else mask
+        return masks
+
+    def _reset(self, pl_module: LightningModule, progress: float) -> None:
+        """Zero the filters with the lowest scores; nothing holds them there."""
+        tensors = dict(pl_module.named_parameters())
+        for name, mask in self._choose(pl_module, progress, ("filter",)).items():
+            apply_masks([tensors[name].data], [mask.to(tensors[name])])
+
+    def _fix(self, pl_module: LightningModule) -> None:
+        """Choose for the last time and hold everything that belongs to the chosen filters at zero from now on."""
+        if self.keep_dense:
+            self.dense_state = {name: tensor.cpu().clone() for name, tensor in pl_module.state_dict().items()}
+        self._set_masks(pl_module, self._choose(pl_module, 1.0, ("filter", "owned")))
+        self._enforce(pl_module)
+
+    def _set_masks(self, pl_module: LightningModule, masks: dict[str, Tensor]) -> None:
+        parameters = dict(pl_module.named_parameters())
+        for name, mask in masks.items():
+            shape = tuple(parameters[name].shape) if name in parameters else None
+            if shape is None or mask.ndim != len(shape) or any(m not in (1, s) for m, s in zip(mask.shape, shape)):
+                raise InputError(f"expected masks for {type(pl_module).__name__}, got one of {name} that does not fit")
+        self.masks = masks
+        self._floats = {name: mask.to(parameters[name]) for name, mask in masks.items()}
+
+    def _enforce(self, pl_module: LightningModule, optimizers: Iterable[Optimizer] = ()) -> None:
+        """Zero what the fixed masks remove, in the weights and in the running averages of the optimizers."""
+        if not self._floats:
+            return
+        parameters = dict(pl_module.named_parameters())
+        masked = [parameters[name] for name in self._floats]
+        averages = momenta(optimizers, masked)
+        tensors = [tensor for weight, states in zip(masked, averages, strict=True) for tensor in (weight.data, *states)]
+        repeats = [1 + len(states) for states in averages]
+        floats = [mask for mask, times in zip(self._floats.values(), repeats, strict=True) for _ in range(times)]
+        apply_masks(tensors, floats)
+
+    def _after_step(self, pl_module: LightningModule) -> Callable[[Optimizer, Any, Any], None]:
+        """Return the hook that every optimizer runs after a step that it really made."""
+        return lambda optimizer, args, kwargs: self._enforce(pl_module, (optimizer,))
+
+    def _unhook(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+
+def _total_epochs(trainer: Trainer) -> int | None:
+    """Return how many epochs a fit has at most, None if neither epochs nor steps end it."""
+    limits = [trainer.max_epochs] if trainer.max_epochs not in (None, -1) else []
+    if trainer.max_steps not in (None, -1):
+        trainer.fit_loop.setup_data()
+        batches = trainer.num_training_batches
+        if math.isfinite(batches):
+            steps = math.ceil(batches / trainer.accumulate_grad_batches)
+            limits.append(math.ceil(trainer.max_steps / max(1, steps)))
+    return min(limits) if limits else None

@@ -1,0 +1,94 @@
+"""Curves of what is left of a model while it is pruned."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from lightning_prune.callbacks.example_input import batch_input, given_input
+from lightning_prune.coupling import Coupling, Group, couple
+from lightning_prune.tracing import ExampleInput
+
+
+class SparsityMonitor(Callback):
+    """Log, at the end of every epoch, the sparsity counted in the weights and the size of the model that is left.
+
+    * `sparsity/total`: fraction of exact zeros among the weights of all convolutions and linear layers, also shown in
+      the progress bar; `sparsity/<layer>` the same for one layer.
+    * `macs/ratio`, `params/ratio`: multiply-accumulates and parameters of the model without the channels whose filters
+      are all zero, over those of the dense model.
+
+    Args:
+        example_input: What `forward` takes, a tensor or a tuple; by default the module's `example_input_array`, or else
+            the first training batch.
+    """
+
+    def __init__(self, example_input: ExampleInput | None = None) -> None:
+        self.example_input = example_input
+        self._coupling: Coupling | None = None
+        self._groups: list[Group] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget the model of an earlier fit."""
+        self._coupling = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Trace the model if its input is known already."""
+        arguments = given_input(pl_module, self.example_input)
+        if arguments is not None:
+            self._trace(pl_module, arguments)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Trace the model with the first batch if its input was not known before."""
+        if self._coupling is None:
+            self._trace(pl_module, batch_input(pl_module, batch))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count and log; validation and the checkpoint of this epoch see the same weights."""
+        if self._coupling is None:
+            return
+        metrics = measure(pl_module, self._coupling, self._groups)
+        total = metrics.pop("sparsity/total")
+        pl_module.log("sparsity/total", total, prog_bar=True)
+        pl_module.log_dict(metrics)
+
+    def _trace(self, pl_module: LightningModule, arguments: tuple[Tensor, ...]) -> None:
+        self._coupling = couple(pl_module, arguments)
+        self._groups = self._coupling.groups()
+
+
+@torch.no_grad()
+def measure(model: nn.Module, coupling: Coupling, groups: list[Group]) -> dict[str, float]:
+    """Return what `SparsityMonitor` logs, by name.
+
+    Args:
+        model: The model as it is now.
+        coupling: Its channels, of a walk at any earlier time.
+        groups: The groups whose channels count as gone when their filters are all zero.
+    """
+    tensors = dict(model.named_parameters())
+    layers = {
+        name.removesuffix(".weight"): tensor
+        for name, tensor in tensors.items()
+        if name.endswith(".weight") and tensor.ndim > 1
+    }
+    zeros = torch.stack([(tensor == 0).sum() for tensor in layers.values()]).tolist() if layers else []
+    sizes = [tensor.numel() for tensor in layers.values()]
+    metrics = {"sparsity/total": sum(zeros) / max(1, sum(sizes))}
+    metrics |= {f"sparsity/{name}": zero / size for name, zero, size in zip(layers, zeros, sizes, strict=True)}
+    keep = coupling.keep(coupling.without(groups, [silent_units(tensors, group) for group in groups]))
+    names = set(tensors)
+    metrics["macs/ratio"] = coupling.macs(keep) / max(1, coupling.macs({}))
+    metrics["params/ratio"] = coupling.parameters(keep, names) / max(1, coupling.parameters({}, names))
+    return metrics
+
+
+def silent_units(tensors: dict[str, Tensor], group: Group) -> Tensor:
+    """Return `(n_units,)` bool: the units of a group whose filters are all zero."""
+    silent = torch.ones(group.size, dtype=torch.bool)
+    for member in group.filters:
+        tensor = tensors[member.name]
+        zero = (tensor.movedim(member.dim, 0).flatten(1) == 0).all(dim=1).cpu()
+        silent &= zero[member.index].all(dim=1)
+    return silent

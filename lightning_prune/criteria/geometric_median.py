@@ -1,0 +1,25 @@
+"""The distance of each unit to all others (FPGM)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class GeometricMedian:
+    """Score a unit by the sum of its Euclidean distances to all units of its group.
+
+    The units with the smallest sum lie nearest to the geometric median of the group: the others can replace them.
+
+    Reference:
+        He et al., Filter Pruning via Geometric Median, 2019, arXiv:1811.00250, equation 8.
+
+    >>> GeometricMedian()(torch.tensor([[0.0], [1.0], [3.0], [6.0], [20.0]]))
+    tensor([30., 27., 25., 28., 70.])
+    """
+
+    def __call__(self, units: Tensor) -> Tensor:
+        """Return `(n_units,)` sums of distances between `(n_units, unit_size)` weights."""
+        # The exact form, not the one by inner products, which rounds the distances of near duplicates.
+        return torch.cdist(units, units, compute_mode="donot_use_mm_for_euclid_dist").sum(dim=1)

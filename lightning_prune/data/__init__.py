@@ -1,0 +1,1 @@
+"""Functions that return a LightningDataModule; one file a data set."""

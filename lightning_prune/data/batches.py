@@ -1,0 +1,159 @@
+"""Batches of images held in memory: a loader for training that can stop and resume anywhere, and one for evaluation."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_prune.data.images import Images
+from lightning_prune.errors import InputError
+
+
+class Batch(NamedTuple):
+    """Hold one batch as it travels to the device.
+
+    Attributes:
+        pixels: `(n, channels, size, size)`, uint8, as stored.
+        labels: `(n,)`, int64.
+        views: `(n,)`, int64, the view to cut out of each image; None for the images as they are.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    views: Tensor | None
+
+
+def draw_epoch(count: int, views: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+    """Draw the order of the samples and the view of each sample for one epoch.
+
+    The same arguments always give the same tensors; torch's global generator is neither read nor moved.
+
+    Args:
+        count: Number of samples.
+        views: Number of views of a sample.
+        seed: Seed of the run.
+        epoch: Epochs finished before this one.
+
+    Returns:
+        Sample indices in the order of the epoch, `(count,)`, and views indexed by sample, `(count,)`; both int64.
+    """
+    # The generator keeps only the low 32 bits of a seed, so both numbers have to be mixed into those (Knuth's
+    # multiplicative hash: no two pairs meet below a thousand seeds and a million epochs).
+    generator = torch.Generator().manual_seed((seed * 2_654_435_761 + epoch) % 2**32)
+    return torch.randperm(count, generator=generator), torch.randint(views, (count,), generator=generator)
+
+
+def share(order: Tensor, rank: int, world_size: int) -> Tensor:
+    """Pick every `world_size`-th sample from `rank` on, wrapping around so that all processes get as many.
+
+    >>> [share(torch.arange(5), rank, 2).tolist() for rank in range(2)]
+    [[0, 2, 4], [1, 3, 0]]
+    """
+    total = math.ceil(len(order) / world_size) * world_size
+    return order[torch.arange(rank, total, world_size) % len(order)]
+
+
+class TrainBatches:
+    """Serve shuffled batches with a random view of each image, always the same for one seed and epoch.
+
+    Implements what Lightning asks of a resumable loader: `sampler.set_epoch` and `state_dict`. The last batch of an
+    epoch may be smaller. With several processes each serves its `share`.
+    """
+
+    batch_sampler = None
+    """Lightning looks for this on every loader that has a `sampler`."""
+
+    def __init__(
+        self,
+        images: Images,
+        views: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        trained: Callable[[], int] | None = None,
+    ) -> None:
+        """Start at the first batch of epoch 0.
+
+        Args:
+            images: The training images.
+            views: Number of views of an image, see `views.count_views`.
+            batch_size: Images in a batch of one process.
+            seed: Seed of the run.
+            rank: Index of this process.
+            world_size: Number of processes.
+            trained: Counts the batches of this epoch that the model has been trained on, so that a run interrupted
+                within a training step gets that batch again; None if each batch handed out counts.
+        """
+        self._images, self._views, self._batch_size, self._seed = images, views, batch_size, seed
+        self._rank, self._world_size, self._trained = rank, world_size, trained
+        self._epoch = 0
+        self._start = 0  # the batch that the next iterator begins with
+        self._served = 0  # batches of this epoch handed out so far
+
+    @property
+    def sampler(self) -> "TrainBatches":
+        """Return this loader: it takes `set_epoch` itself."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Turn to `epoch`, from its first batch on unless it is the epoch that was loaded or is running."""
+        if epoch != self._epoch:
+            self._epoch, self._start, self._served = epoch, 0, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch, the number of its batches that are done with, and the number that it has."""
+        done = self._served if self._trained is None else min(self._served, self._trained())
+        return {"epoch": self._epoch, "done": done, "batches": len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next iterator go on behind the last batch done with.
+
+        Raises:
+            InputError: In mid-epoch, if the number of batches differs: the rest of the epoch would not be the rest.
+        """
+        if 0 < state["done"] < state["batches"] != len(self):
+            raise InputError(
+                f"data.batch_size: expected {state['batches']} batches an epoch as in the checkpoint, which stopped in "
+                f"mid-epoch, got {len(self)}; resume with the same data, batch size and number of processes"
+            )
+        self._epoch, self._start, self._served = state["epoch"], state["done"], state["done"]
+
+    def __len__(self) -> int:
+        """Count the batches of a whole epoch."""
+        return math.ceil(len(self._images.labels) / (self._world_size * self._batch_size))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of the epoch."""
+        # A generator, so that all of this waits for the first batch to be asked for: Lightning calls iter() before
+        # it loads the state and sets the epoch.
+        start, self._start = self._start, 0
+        order, views = draw_epoch(len(self._images.labels), self._views, self._seed, self._epoch)
+        order = share(order, self._rank, self._world_size)
+        for batch in range(start, len(self)):
+            samples = order[batch * self._batch_size : (batch + 1) * self._batch_size]
+            self._served = batch + 1
+            yield Batch(*self._images.at(samples), views[samples])
+
+
+class EvalBatches:
+    """Serve images as they are and in order.
+
+    With several processes each serves its `share`, so up to `world_size - 1` images are counted twice.
+    """
+
+    def __init__(self, images: Images, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        """Take the share of process `rank` of `world_size`, `batch_size` images at a time."""
+        self._images, self._batch_size = images, batch_size
+        self._order = share(torch.arange(len(images.labels)), rank, world_size)
+
+    def __len__(self) -> int:
+        """Count the batches."""
+        return math.ceil(len(self._order) / self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches."""
+        for first in range(0, len(self._order), self._batch_size):
+            yield Batch(*self._images.at(self._order[first : first + self._batch_size]), views=None)

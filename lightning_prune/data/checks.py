@@ -1,0 +1,43 @@
+"""Checks of what a user types for a data set, made before any data is read."""
+
+from os import PathLike
+from pathlib import Path
+
+from lightning_prune.errors import InputError
+
+
+def check_integer(key: str, value: int, low: int, high: int) -> None:
+    """Refuse what is no whole number in `low..high`.
+
+    Raises:
+        InputError: Naming `key`.
+    """
+    if not isinstance(value, int) or not low <= value <= high:
+        raise InputError(f"{key}: expected a whole number in {low}..{high}, got {value!r}")
+
+
+def check_serving(batch_size: int, seed: int) -> None:
+    """Refuse a batch size or a seed that no data set can be served with.
+
+    Raises:
+        InputError: If one is out of range.
+    """
+    check_integer("data.batch_size", batch_size, 1, 2**31 - 1)
+    check_integer("data.seed", seed, 0, 2**32 - 1)
+
+
+def check_folder(path: str | PathLike[str], content: str) -> Path:
+    """Return `path`, or refuse what is no folder.
+
+    Args:
+        path: What the user gave as `data.path`.
+        content: What the folder should hold, for the message.
+
+    Raises:
+        InputError: If the path does not exist or is no folder.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        reason = "is not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"data.path: expected a folder with {content}, got {folder}, which {reason}")
+    return folder

@@ -1,0 +1,1 @@
+"""Networks as functions that return a plain `nn.Module`; `classifier.py` is the one LightningModule."""

@@ -1,0 +1,70 @@
+"""One way to look inside a model: its `torch.export` graph, taken in eval mode and without changing the model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from lightning_prune.errors import InputError
+
+ExampleInput = Tensor | tuple[Tensor, ...]
+
+
+def as_arguments(example_input: ExampleInput) -> tuple[Tensor, ...]:
+    """Return the positional arguments of `forward` that an example input stands for.
+
+    Args:
+        example_input: One tensor, or a tuple of the tensors that `forward` takes in order.
+
+    Raises:
+        InputError: If it is anything else.
+    """
+    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+    if not arguments or not all(isinstance(argument, Tensor) for argument in arguments):
+        kinds = ", ".join(type(argument).__name__ for argument in arguments) or "an empty tuple"
+        raise InputError(f"expected example_input to be a tensor or a tuple of tensors, got {kinds}")
+    return arguments
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every submodule into eval mode, without gradients, and give each its own mode back on leaving."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return every parameter and buffer once, under the first name that leads to it."""
+    tensors = dict(model.named_parameters())
+    tensors.update(model.named_buffers())
+    return tensors
+
+
+def export(model: nn.Module, example_input: ExampleInput) -> ExportedProgram:
+    """Trace `model` in eval mode into a graph of ATen operators.
+
+    Compiled submodules are traced as the eager code that they were made from.
+
+    Raises:
+        InputError: If `forward` does not run on the example input, or cannot be traced.
+    """
+    arguments = as_arguments(example_input)
+    device = next((tensor.device for tensor in stored_tensors(model).values()), torch.device("cpu"))
+    try:
+        with evaluating(model), torch.compiler.set_stance("force_eager"):
+            return torch.export.export(model, tuple(argument.to(device) for argument in arguments), strict=False)
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        shapes = ", ".join(str(tuple(argument.shape)) for argument in arguments)
+        raise InputError(
+            f"expected {type(model).__name__}.forward to be traceable by torch.export with an example input of shape "
+            f"{shapes}, got {type(error).__name__}: {reason.strip()}; pass an example_input that forward accepts"
+        ) from error

@@ -1,0 +1,158 @@
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lightning_prune.errors import InputError
+from lightning_prune.models.digits import digits_resnet
+from lightning_prune.models.mobilenet_v2 import mobilenet_v2
+from lightning_prune.models.resnet import PaddedShortcut, ResNet, resnet20, resnet32, resnet44, resnet56, resnet110
+from lightning_prune.models.vgg import vgg16_bn
+from lightning_prune.profiling import macs
+
+imagenet_mobilenet = partial(mobilenet_v2, 1000, stem_stride=2)
+mlp_vgg = partial(vgg16_bn, head="mlp")
+
+
+def size(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("build", "resolution", "expected_macs", "expected_parameters"),
+    [
+        (resnet20, 32, 40_551_040, 269_722),
+        (resnet32, 32, 68_862_592, 464_154),
+        (resnet44, 32, 97_174_144, 658_586),
+        (resnet56, 32, 125_485_696, 853_018),
+        (resnet110, 32, 252_887_680, 1_727_962),
+        (vgg16_bn, 32, 313_201_664, 14_724_042),
+        (mlp_vgg, 32, 313_463_808, 14_991_946),
+        (imagenet_mobilenet, 224, 300_774_272, 3_504_872),
+    ],
+)
+def test_costs_are_the_published_integers(build, resolution, expected_macs, expected_parameters):
+    network = build()
+
+    assert size(network) == expected_parameters
+    assert macs(network, torch.zeros(1, 3, resolution, resolution)) == expected_macs
+
+
+def test_projection_shortcuts_cost_two_1x1_convolutions_with_batch_norm():
+    padded, projected = resnet20(shortcut="A"), resnet20(shortcut="B")
+    images = torch.zeros(1, 3, 32, 32)
+
+    assert size(projected) - size(padded) == (16 * 32 + 2 * 32) + (32 * 64 + 2 * 64)
+    assert macs(projected, images) - macs(padded, images) == 16 * 16 * 16 * 32 + 8 * 8 * 32 * 64
+
+
+def test_digits_network_costs_what_its_layers_add_up_to():
+    stem, fc = 64 * 9 * 16, 64 * 10
+    stages = (64 * 9 * (16 * 16 + 16 * 16), 16 * (9 * (16 * 32 + 32 * 32) + 16 * 32), 4 * (9 * 3 * 64 * 32 + 32 * 64))
+
+    assert macs(digits_resnet(), torch.zeros(1, 1, 8, 8)) == stem + sum(stages) + fc
+
+
+@pytest.mark.parametrize(
+    ("width_mult", "millions_of_macs"), [(1.4, 582), (0.75, 209), (0.5, 97), (0.35, 59)], ids=lambda value: str(value)
+)
+def test_mobilenet_widths_cost_what_the_authors_publish(width_mult, millions_of_macs):
+    network = imagenet_mobilenet(width_mult=width_mult)
+
+    assert round(macs(network, torch.zeros(1, 3, 224, 224)) / 1e6) == millions_of_macs
+
+
+def test_cifar_mobilenet_changes_two_strides_and_no_weight():
+    small, large = mobilenet_v2(num_classes=1000), imagenet_mobilenet()
+
+    assert {k: v.shape for k, v in small.state_dict().items()} == {k: v.shape for k, v in large.state_dict().items()}
+    strides = [
+        (name, ours.stride[0], theirs.stride[0])
+        for (name, ours), theirs in zip(small.named_modules(), large.modules(), strict=True)
+        if isinstance(ours, nn.Conv2d) and ours.stride != theirs.stride
+    ]
+    assert strides == [("features.0.0", 1, 2), ("features.2.conv.1.0", 1, 2)]
+    assert small.features(torch.zeros(1, 3, 32, 32)).shape[2:] == (4, 4)
+
+
+def test_mobilenet_drops_features_only_in_the_imagenet_recipe():
+    dropped = [
+        [m.p for m in network.modules() if isinstance(m, nn.Dropout)]
+        for network in (imagenet_mobilenet(), mobilenet_v2())
+    ]
+
+    assert dropped == [[0.2], [0.0]]
+
+
+def test_mobilenet_has_the_parameter_names_of_torchvision():
+    names = list(imagenet_mobilenet().state_dict())
+
+    assert len(names) == 314
+    assert {"features.1.conv.1.weight", "features.17.conv.3.running_var", "features.18.0.weight"} < set(names)
+    assert {"features.0.0.weight", "features.2.conv.0.0.weight", "classifier.1.bias"} < set(names)
+
+
+@pytest.mark.parametrize("build", [resnet20, partial(resnet20, shortcut="B"), vgg16_bn, mlp_vgg, mobilenet_v2])
+def test_classes_channels_and_resolution_are_free(build):
+    network = build(num_classes=7, in_channels=2)
+
+    assert network(torch.randn(3, 2, 48, 40)).shape == (3, 7)
+
+
+@pytest.mark.parametrize(("inside", "outside", "stride"), [(16, 32, 2), (32, 64, 2), (3, 8, 1), (5, 5, 3)])
+def test_padded_shortcut_is_a_symmetric_pad_of_the_subsampled_input(inside, outside, stride):
+    ours = torch.randn(2, inside, 8, 6, requires_grad=True)
+    theirs = ours.detach().clone().requires_grad_()
+    before = (outside - inside) // 2
+
+    out = PaddedShortcut(inside, outside, stride)(ours)
+    expected = F.pad(theirs[:, :, ::stride, ::stride], (0, 0, 0, 0, before, outside - inside - before))
+    gradient = torch.randn_like(out)
+    out.backward(gradient)
+    expected.backward(gradient)
+
+    assert torch.equal(out, expected)
+    assert torch.equal(ours.grad, theirs.grad)
+
+
+def test_padded_shortcut_follows_its_placement_when_channels_of_both_sides_go():
+    shortcut, x = PaddedShortcut(4, 8, 2), torch.randn(2, 4, 6, 6)
+    kept_in, kept_out = torch.tensor([0, 2, 3]), torch.tensor([0, 3, 4, 5])
+    # Dense, outputs 2..5 read inputs 0..3. Output 3 read input 1, which is gone: a zero channel now, index 3.
+    masked = x.clone()
+    masked[:, 1] = 0
+    expected = shortcut(masked)[:, kept_out]
+
+    shortcut.source = torch.tensor([3, 3, 1, 2])
+
+    assert torch.equal(shortcut(x[:, kept_in]), expected)
+
+
+def test_shortcut_placement_travels_with_the_weights():
+    state = resnet20().state_dict()
+
+    assert state["layer2.0.downsample.source"].tolist() == [16] * 8 + list(range(16)) + [16] * 8
+
+
+def test_stages_can_have_any_depth_and_width():
+    network = ResNet((1, 2, 3), (6, 9, 10), num_classes=4)
+
+    assert [len(stage) for stage in (network.layer1, network.layer2, network.layer3)] == [1, 2, 3]
+    assert network(torch.randn(2, 3, 16, 16)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (partial(resnet20, shortcut="C"), "expected shortcut 'A' .* got 'C'"),
+        (partial(ResNet, (1, 1, 1), (16, 8, 8)), r"expected out_channels >= 16 .* got 8"),
+        (partial(vgg16_bn, head="conv"), "expected head 'linear' or 'mlp', got 'conv'"),
+        (partial(mobilenet_v2, stem_stride=3), "expected stem_stride 1 .* got 3"),
+        (partial(mobilenet_v2, width_mult=0.0), "expected width_mult > 0, got 0.0"),
+    ],
+)
+def test_wrong_arguments_are_named(build, message):
+    with pytest.raises(InputError, match=message):
+        build()
