@@ -99,7 +99,8 @@ class SoftFilterPruning(Callback):
         self._floats: dict[str, Tensor] = {}
         self._hooks: list[RemovableHandle] = []
         self._epochs: int | None = None
-        self._hard_epoch: int | None = None
+        self.hard_epoch: int | None = None
+        """Number of epochs after which the choice is fixed, known when training starts."""
 
     @property
     def is_final(self) -> bool:
@@ -131,7 +132,7 @@ class SoftFilterPruning(Callback):
         if self._groups is None:
             self._find_groups(pl_module, batch_input(pl_module, batch))
         if trainer.global_step == 0 and batch_idx == 0 and not self.is_final:
-            if self._hard_epoch == 0:
+            if self.hard_epoch == 0:
                 self._fix(pl_module)
             elif self.prune_before_training:
                 self._reset(pl_module, self._progress(0))
@@ -143,7 +144,7 @@ class SoftFilterPruning(Callback):
         if not trainer.is_last_batch or self.is_final:
             return
         epochs = trainer.current_epoch + 1
-        if epochs in (self._hard_epoch, self._epochs):
+        if epochs in (self.hard_epoch, self._epochs):
             self._fix(pl_module)
         elif epochs % self.every_n_epochs == 0:
             self._reset(pl_module, self._progress(epochs))
@@ -197,13 +198,13 @@ class SoftFilterPruning(Callback):
             raise InputError(
                 "expected a run with an end, got max_epochs=-1 and max_steps=-1; set one of them, or hard_from=None"
             )
-        self._hard_epoch = min(math.floor(self.hard_from * self._epochs + 1e-9), self._epochs - 1)
-        if self._hard_epoch == 0 and self.hard_from > 0:
+        self.hard_epoch = min(math.floor(self.hard_from * self._epochs + 1e-9), self._epochs - 1)
+        if self.hard_epoch == 0 and self.hard_from > 0:
             rank_zero_warn(f"A run of {self._epochs} epoch has no soft phase: filters are chosen before training.")
 
     def _progress(self, epochs: int) -> float:
         """Return how much of the soft phase is over after `epochs`, in [0, 1]."""
-        end = self._hard_epoch or self._epochs
+        end = self.hard_epoch or self._epochs
         return 1.0 if end is None else min(1.0, epochs / end)
 
     def _find_groups(self, pl_module: LightningModule, arguments: tuple[Tensor, ...]) -> None:

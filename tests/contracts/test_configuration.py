@@ -1,0 +1,160 @@
+"""Every file in conf/ keeps the package's promises: a new yaml is tested at once, with no edit here."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig, OmegaConf
+
+import train
+from lightning_prune import SparsityMonitor, load_slim, save_slim, slim
+from lightning_prune.models.classifier import ImageClassifier
+
+CONF = Path(train.__file__).parent / "conf"
+EPOCHS = 4
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+METHODS = (
+    [f"strategy={name}" for name in options("strategy")]
+    + [f"strategy=sfp criterion={name}" for name in options("criterion")]
+    + [f"strategy=sfp schedule={name}" for name in options("schedule")]
+)
+
+
+@pytest.fixture(autouse=True)
+def conf() -> Iterator[None]:
+    assert OmegaConf.has_resolver("existing_or")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def composed(overrides: str) -> DictConfig:
+    return compose("train", overrides=["logger=csv", f"trainer.max_epochs={EPOCHS}", *overrides.split()])
+
+
+def pieces(cfg: DictConfig) -> tuple[ImageClassifier, Any, list[Callback]]:
+    torch.manual_seed(0)
+    data = instantiate(cfg.data)
+    network = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
+    module = ImageClassifier(network, data.num_classes, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
+    return module, data, [instantiate(strategy) for strategy in cfg.strategy.values()]
+
+
+def trainer(*callbacks: Callback, **settings: Any) -> Trainer:
+    return Trainer(
+        max_epochs=EPOCHS,
+        accelerator="cpu",
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_train_batches=3,
+        limit_val_batches=1,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("name", options("model"))
+def test_every_model_gives_logits(name: str) -> None:
+    data = "digits" if name.startswith("digits") else "cifar10"
+    cfg = composed(f"model={name} data={data}")
+    channels, size = (1, 8) if data == "digits" else (3, 32)
+    network = instantiate(cfg.model, num_classes=7, in_channels=channels).eval()
+    assert network(torch.randn(2, channels, size, size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+@pytest.mark.parametrize("scheduler", options("scheduler"))
+def test_every_optimizer_with_every_scheduler_learns(optimizer: str, scheduler: str) -> None:
+    module, data, _ = pieces(composed(f"optimizer={optimizer} scheduler={scheduler}"))
+    before = {name: tensor.clone() for name, tensor in module.named_parameters()}
+    fit = trainer()
+    fit.fit(module, datamodule=data)
+    assert math.isfinite(float(fit.callback_metrics["train/loss"]))
+    assert all(not torch.equal(before[name], tensor) for name, tensor in module.named_parameters())
+
+
+@pytest.mark.parametrize("overrides", METHODS)
+def test_every_method_ends_in_an_equal_slim_model(overrides: str, tmp_path: Path) -> None:
+    cfg = composed(overrides)
+    module, data, callbacks = pieces(cfg)
+    fit = trainer(*callbacks, SparsityMonitor())
+    fit.fit(module, datamodule=data)
+    images = data.example_input(16)
+    small = slim(module, images)
+    with torch.no_grad():
+        masked, slimmed = module.eval()(images), small.eval()(images)
+    torch.testing.assert_close(slimmed, masked, rtol=0, atol=1e-4 * float(masked.abs().max()))
+    sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in (module, small)]
+    assert sizes[1] / sizes[0] == pytest.approx(float(fit.callback_metrics["params/ratio"]))
+    assert sizes[1] < 0.7 * sizes[0] if callbacks else sizes[1] == sizes[0]
+    save_slim(small, tmp_path / "slim.pt")
+    again = load_slim(pieces(cfg)[0], tmp_path / "slim.pt").eval()
+    with torch.no_grad():
+        assert torch.equal(again(images), slimmed)
+
+
+class Interrupt(Callback):
+    """End the run in the first batch of the given epoch, as Ctrl-C does."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.parametrize("overrides", METHODS)
+@pytest.mark.parametrize("epoch", [1, EPOCHS - 1])
+def test_every_method_resumes_to_the_same_bits(overrides: str, epoch: int, tmp_path: Path) -> None:
+    whole, data, callbacks = pieces(composed(overrides))
+    trainer(*callbacks).fit(whole, datamodule=data)
+
+    checkpoint = ModelCheckpoint(tmp_path, "last", enable_version_counter=False)
+    module, data, callbacks = pieces(composed(overrides))
+    with pytest.raises(SystemExit):
+        trainer(*callbacks, checkpoint, Interrupt(epoch)).fit(module, datamodule=data)
+    module, data, callbacks = pieces(composed(overrides))
+    trainer(*callbacks, checkpoint).fit(module, datamodule=data, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(module.state_dict()[name], tensor), name
+
+
+class SaveState(Callback):
+    """Write what each process ends with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        parameters = {name: parameter.detach() for name, parameter in pl_module.named_parameters()}
+        masks = [getattr(callback, "masks", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+        torch.save({"parameters": parameters, "masks": masks}, self.folder / f"{trainer.global_rank}.pt")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("overrides", [f"strategy={name}" for name in options("strategy") if name != "none"])
+def test_every_strategy_is_the_same_in_two_processes(overrides: str, tmp_path: Path) -> None:
+    module, data, callbacks = pieces(composed(overrides))
+    settings: dict[str, Any] = {"devices": 2, "strategy": "ddp_spawn"}
+    trainer(*callbacks, SparsityMonitor(), SaveState(tmp_path), **settings).fit(module, datamodule=data)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert any(first["masks"])
+    for one, other in zip(first["masks"], second["masks"], strict=True):
+        assert one is None or all(torch.equal(mask, other[name]) for name, mask in one.items())
+    assert all(torch.equal(tensor, second["parameters"][name]) for name, tensor in first["parameters"].items())

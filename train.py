@@ -1,0 +1,208 @@
+"""Train a network, make it small while it trains, and measure what is left: `python train.py --help`."""
+
+import copy
+import netrc
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from hydra.experimental.callback import Callback as HydraCallback
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger, WandbLogger
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from lightning_prune import SoftFilterPruning, SparsityMonitor, __version__, profile, save_slim, slim
+from lightning_prune.callbacks.best_pruned_checkpoint import BestPrunedCheckpoint
+from lightning_prune.data.in_memory import InMemoryImages
+from lightning_prune.errors import InputError
+from lightning_prune.models.classifier import ImageClassifier
+from lightning_prune.report import Row, EndTable, plot_curves, sweep_report, write_summary
+
+LAST = Path("checkpoints/last.ckpt")
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    """Run one job; what a person got wrong ends it with one line."""
+    try:
+        run(settled(cfg))
+    except InputError as error:
+        raise HydraException(f"Error: {error}") from error
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            key = str(error).rpartition("full_key: ")[2]
+            raise HydraException(f"Error in {key}: {error.__cause__}") from error
+        raise
+
+
+def settled(cfg: DictConfig) -> DictConfig:
+    """Return the configuration of this run, which is that of the resumed run if there is one, and keep it in a file."""
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    file = folder / "config.yaml"
+    if cfg.resume:
+        extra = [override for override in hydra_config.overrides.task if not override.startswith("resume=")]
+        if extra:
+            raise InputError(f"expected nothing beside resume={cfg.resume}, got {' '.join(extra)}; a run is resumed as it was")
+        cfg = OmegaConf.load(file)  # type: ignore[assignment]
+    else:
+        cfg.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        cfg.sweep = Path(hydra_config.sweep.dir).as_posix() if hydra_config.mode == RunMode.MULTIRUN else None
+        if cfg.data.get("path"):
+            cfg.data.path = str(Path(cfg.data.path).absolute())
+    cfg.run_folder = str(folder)
+    OmegaConf.save(cfg, file)
+    return cfg
+
+
+def run(cfg: DictConfig) -> None:
+    """Train by a configuration, then compare the dense, the masked and the slim model."""
+    folder = Path(cfg.run_folder)
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    strategy = {name: instantiate(options) for name, options in cfg.strategy.items()}
+    pruners = [callback for callback in strategy.values() if isinstance(callback, SoftFilterPruning)]
+    if len(pruners) > 1:
+        raise InputError(f"expected at most one strategy that prunes, got strategy=[{','.join(strategy)}]")
+    data: InMemoryImages = instantiate(cfg.data)
+    network = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
+    module = ImageClassifier(network, data.num_classes, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
+    module.example_input_array = data.example_input(2)
+    best = BestPrunedCheckpoint(folder / LAST.parent, "best", monitor="val/accuracy", mode="max", enable_version_counter=False)
+    last = ModelCheckpoint(folder / LAST.parent, LAST.stem, enable_version_counter=False)
+    callbacks: list[Callback] = [*strategy.values(), SparsityMonitor(), LearningRateMonitor(), RichProgressBar(), best, last]
+    loggers: list[Logger] = [instantiate(options) for options in cfg.logger.values()]
+    trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=folder)
+    try:
+        for logger in loggers:
+            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+        checkpoint = folder / LAST if (folder / LAST).is_file() else None
+        if checkpoint is not None:
+            check_fits(module, checkpoint)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if trainer.is_global_zero:
+            finish(cfg, trainer, module, data, pruners[0] if pruners else None, best.best_model_path or last.best_model_path)
+    finally:
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()
+
+
+def check_fits(module: LightningModule, checkpoint: Path) -> None:
+    """Refuse a checkpoint of another architecture, naming the first tensor that differs."""
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    own = module.state_dict()
+    for name in sorted(own.keys() | saved.keys()):
+        shapes = [tuple(state[name].shape) if name in state else "no such tensor" for state in (own, saved)]
+        if shapes[0] != shapes[1]:
+            raise InputError(f"expected {name} of {shapes[0]} in {checkpoint}, got {shapes[1]}: it is of another architecture")
+
+
+def finish(
+    cfg: DictConfig,
+    trainer: Trainer,
+    module: ImageClassifier,
+    data: InMemoryImages,
+    pruner: SoftFilterPruning | None,
+    checkpoint: str,
+) -> None:
+    """Test and measure the models that a run ends with, and write the report into its folder."""
+    folder = Path(cfg.run_folder)
+    module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    models: dict[str, LightningModule] = {"masked" if pruner else "dense": module.cpu()}
+    if pruner is not None:
+        if pruner.dense_state is not None:
+            dense = copy.deepcopy(module)
+            dense.load_state_dict(pruner.dense_state)
+            models = {"dense": dense, **models}
+        models["slim"] = slim(module, data.example_input(2))
+        save_slim(models["slim"], folder / "slim.pt")
+    rows, classes = [], {}
+    for name, model in models.items():
+        classes[name], accuracy = predict(cfg, model, data)
+        rows.append(Row(name, accuracy, profile(model.cpu(), data.example_input(cfg.latency_batch_size))))
+    results = {f"test/accuracy_{row.name}": row.accuracy for row in rows}
+    for logger in trainer.loggers:
+        logger.log_metrics(results, step=trainer.global_step)
+    write_summary(
+        folder / "summary.json",
+        rows,
+        {
+            "strategy": list(cfg.strategy),
+            "sparsity": cfg.sparsity,
+            "seed": cfg.seed,
+            "overrides": [] if not HydraConfig.initialized() else list(HydraConfig.get().overrides.task),
+            "run_id": cfg.run_id,
+            "checkpoint": os.path.relpath(checkpoint, folder),
+            "predictions_equal": bool(torch.equal(classes["masked"], classes["slim"])) if pruner else None,
+            "versions": {"lightning_prune": __version__, "torch": torch.__version__},
+        },
+    )
+    hard_from = pruner.hard_epoch if pruner else None
+    curves = plot_curves(folder, hard_from_epoch=hard_from, rows=rows)
+    console = Console()
+    console.print(EndTable(rows))
+    console.print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))}")
+    console.print(f"Curves: {curves}")
+
+
+def predict(cfg: DictConfig, model: LightningModule, data: InMemoryImages) -> tuple[torch.Tensor, float]:
+    """Return the predicted classes of all test images, and the accuracy, on one device and with no logger."""
+    tester = Trainer(
+        accelerator=cfg.trainer.accelerator,
+        devices=1,
+        precision=cfg.trainer.precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    batches: Any = tester.predict(model, datamodule=data)
+    logits, labels = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
+    classes = logits.argmax(dim=1)
+    return classes, float((classes == labels).double().mean())
+
+
+class SweepReport(HydraCallback):
+    """Print one table and draw one picture of all jobs when a sweep has ended."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Report on the sweep's folder."""
+        folder = Path(config.hydra.sweep.dir)
+        Console().print(sweep_report(folder))
+
+
+def existing_or(resume: str | None, default: str) -> str:
+    """Return the run folder: the one to resume, if it is one, or a new one."""
+    if resume is None:
+        return default
+    if not (Path(resume) / "config.yaml").is_file():
+        raise SystemExit(f"Error in resume: expected the folder of a run, with a config.yaml in it, got {resume}")
+    return str(Path(resume).absolute())
+
+
+def wandb_offline() -> bool:
+    """Return whether nobody is logged in to Weights & Biases on this machine."""
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"] == "offline"
+    try:
+        entry = netrc.netrc(os.environ.get("NETRC")).authenticators("api.wandb.ai")
+    except (OSError, netrc.NetrcParseError):
+        entry = None
+    return not (os.environ.get("WANDB_API_KEY") or entry)
+
+
+OmegaConf.register_new_resolver("existing_or", existing_or, replace=True)
+OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
+
+if __name__ == "__main__":
+    main()
