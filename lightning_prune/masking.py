@@ -103,3 +103,25 @@ def momenta(optimizers: Iterable[Optimizer], parameters: Iterable[Tensor]) -> li
         ]
         for parameter in parameters
     ]
+
+
+def slice_norms(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return the L2 norms of the slices of `tensor` along the dimensions on which `like` is longer than 1."""
+    return torch.linalg.vector_norm(tensor, dim=[d for d, n in enumerate(like.shape) if n == 1], keepdim=True)
+
+
+@torch.no_grad()
+def limit_norms(tensors: Iterable[Tensor], limits: Iterable[Tensor]) -> None:
+    """Scale down, in place, every slice whose L2 norm is above its limit.
+
+    Args:
+        tensors: Tensors of any shapes.
+        limits: For each the largest norms of its slices, positive, `inf` for no limit, `(filters, 1, 1, 1)` for the
+            filters of a convolution.
+    """
+    tensors, limits = list(tensors), list(limits)
+    if tensors:
+        norms = [slice_norms(tensor, limit) for tensor, limit in zip(tensors, limits, strict=True)]
+        factors = torch._foreach_div(limits, norms)
+        torch._foreach_clamp_max_(factors, 1.0)
+        torch._foreach_mul_(tensors, factors)

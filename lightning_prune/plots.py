@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from lightning_prune.errors import InputError
+
 Curves = dict[str, dict[int, float]]
 """Values by metric, then by the number of epochs finished."""
 
@@ -51,14 +53,20 @@ def draw_curves(
         title: Heading, usually the run.
         accuracies: Test accuracy by model, stated beside the heading.
         hard_from_epoch: Epochs finished when the masks are fixed; the rest of the run is shaded.
+
+    Raises:
+        InputError: If there is nothing to draw.
     """
     known = {name: points for name, points in curves.items() if any(map(math.isfinite, points.values()))}
     panels = {heading: [line for line in lines if line.metric in known] for heading, lines in _PANELS.items()}
     panels = {heading: lines for heading, lines in panels.items() if lines}
-    count = max(1, len(panels))
+    if not panels:
+        wanted = ", ".join(line.metric for lines in _PANELS.values() for line in lines)
+        raise InputError(f"expected finite values of one of {wanted}, got {', '.join(curves) or 'no metrics'}")
+    count = len(panels)
     figure = Figure(figsize=(8, 1.6 + 2.1 * count), dpi=_DPI, layout="constrained")
     grid: list[Axes] = [*figure.subplots(count, 1, sharex=True, squeeze=False, height_ratios=(3, 2)[:count])[:, 0]]
-    for axes, (heading, lines) in zip(grid, panels.items(), strict=False):
+    for axes, (heading, lines) in zip(grid, panels.items(), strict=True):
         _style(axes, heading)
         for line in lines:
             _draw_line(axes, known[line.metric], line)
@@ -71,7 +79,7 @@ def draw_curves(
     _set_epochs(grid, [epoch for lines in panels.values() for line in lines for epoch in known[line.metric]])
     if hard_from_epoch is not None:
         _shade(grid, hard_from_epoch)
-    stated = "     ".join(f"{name} {_percent(value, 2)}" for name, value in accuracies.items())
+    stated = "     ".join(f"{name} {percent(value, 2)}" for name, value in accuracies.items())
     _head(figure, title, f"test accuracy     {stated}" if stated else "")
     return figure
 
@@ -97,12 +105,12 @@ def _label_ends(axes: Axes, lines: Sequence[tuple[Mapping[int, float], _Line]]) 
     # In a share of the panel's height; the lower panel is the smaller one.
     heights = spread([(end - bottom) / (top - bottom) for end in ends], gap=0.12)
     for (_, line), end, height in zip(lines, ends, heights, strict=True):
-        text = f"{_percent(end, 1)}  {line.label}"
+        text = f"{percent(end, 1)}  {line.label}"
         axes.text(1.012, height, text, color=line.color, transform=axes.transAxes, va="center", weight="bold")
 
 
 def _set_epochs(grid: Sequence[Axes], epochs: Sequence[int]) -> None:
-    first, last = min(epochs, default=1), max(epochs, default=1)
+    first, last = min(epochs), max(epochs)
     margin = 0.012 * (last - first) or 0.5
     grid[0].set_xlim(first - margin, last + margin)
     grid[0].xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
@@ -121,12 +129,12 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
     """Move heights apart until neighbours differ by `gap`, in the same order and around the same mean.
 
     >>> spread([0.5, 0.5], gap=0.2)
-    [0.6, 0.4]
+    [0.4, 0.6]
     """
     placed: list[tuple[int, float]] = []
-    for index in sorted(range(len(heights)), key=lambda i: (heights[i], -i)):
+    for index in sorted(range(len(heights)), key=heights.__getitem__):
         placed.append((index, max(heights[index], placed[-1][1] + gap) if placed else heights[index]))
-    shift = (sum(heights) - sum(height for _, height in placed)) / max(1, len(heights))
+    shift = (sum(heights) - sum(height for _, height in placed)) / len(heights)
     return [height + shift for _, height in sorted(placed)]
 
 
@@ -190,7 +198,7 @@ def draw_sweep(points: Sequence[Point], title: str, subtitle: str, *, legend: st
     if baseline is not None:
         axes.axhline(baseline, color=_INK, lw=0.9, ls=(0, (2, 3)), zorder=1)
         axes.plot(1, baseline, "*", ms=17, color=_INK, mec="white", zorder=6)
-        _annotate(axes, f"dense {_percent(baseline, 2)}", (1, baseline), _INK)
+        _annotate(axes, f"dense {percent(baseline, 2)}", (1, baseline), _INK)
     _widen(axes)
     for series, (color, marker) in looks.items():
         axes.plot([], [], marker, color=color, ms=8, mec="white", label=series or None)
@@ -217,7 +225,9 @@ def _draw_setting(axes: Axes, same: Sequence[Point], color: str, marker: str) ->
 def _draw_front(axes: Axes, means: Mapping[tuple[float, float], tuple[str, str]]) -> None:
     front = pareto_front(list(means))
     right = max(1.03, max(x for x, _ in means) + 0.03)
-    axes.set_xlim(right=right)
+    # About the width of the first label, which stands to the left of all points.
+    left = front[0][0] - 0.03 - 0.011 * len(means[front[0]][0])
+    axes.set_xlim(left, right)
     # The accuracy that a budget of MACs buys stays the same until the next point, and to the right of the last.
     xs, ys = [x for x, _ in front] + [right], [y for _, y in front] + [front[-1][1]]
     axes.step(xs, ys, where="post", color=_GREY, lw=1.2, zorder=2, label="Pareto front")
@@ -249,5 +259,6 @@ def _head(figure: Figure, title: str, subtitle: str) -> None:
         figure.text(0.988, 0.985, subtitle, ha="right", va="top", fontsize=10, color="#444444", parse_math=False)
 
 
-def _percent(fraction: float, digits: int) -> str:
+def percent(fraction: float, digits: int) -> str:
+    """Write a fraction in percent with so many decimal places; `-` stands for NaN."""
     return f"{100 * fraction:.{digits}f} %" if math.isfinite(fraction) else "-"

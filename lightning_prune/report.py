@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_prune.errors import InputError
-from lightning_prune.plots import Curves, Point, draw_curves, draw_sweep
+from lightning_prune.plots import Curves, Point, draw_curves, draw_sweep, percent
 from lightning_prune.profiling import Profile
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -68,9 +68,10 @@ def read_metrics(run_folder: Path) -> Curves:
 
 def _logged(file: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """Yield epoch, counted from 1, and metrics of every line that has both."""
+    text = file.read_text()
     # A killed run can leave half a line at the end.
-    lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    for row in csv.DictReader(lines):
+    complete = text[: text.rfind("\n") + 1]
+    for row in csv.DictReader(complete.splitlines()):
         epoch = row.pop("epoch", "")
         row.pop("step", None)
         metrics = {name: float(cell) for name, cell in row.items() if cell and not name.startswith("test/")}
@@ -87,7 +88,7 @@ def plot_curves(run_folder: Path, rows: Sequence[Row] = (), *, hard_from_epoch: 
         hard_from_epoch: Epochs finished when the masks are fixed; the rest of the run is shaded.
 
     Raises:
-        InputError: If the folder has no logged metrics.
+        InputError: If the folder has no logged metrics, or none of those that are drawn.
     """
     accuracies = {row.name: row.accuracy for row in rows}
     path = run_folder / "curves.png"
@@ -128,9 +129,10 @@ class EndTable:
             box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, caption=Text(self._caption()), caption_justify="left"
         )
         table.add_column("Model", style="bold")
-        for heading in self._columns():
+        columns = self._columns()
+        for heading in columns:
             table.add_column(heading.replace(" ", separator.strip(" ") or " "), justify="right")
-        for row, *cells in zip(self.rows, *self._columns().values(), strict=True):
+        for row, *cells in zip(self.rows, *columns.values(), strict=True):
             table.add_row(Text(row.name), *(Text.assemble(number, separator, (note, "dim")) for number, note in cells))
         return table
 
@@ -141,7 +143,7 @@ class EndTable:
         points = [f"{change:+.2f}" if math.isfinite(change) else "-" for change in changes]
         profiles = [row.profile for row in self.rows]
         return {
-            "Test accuracy": _aligned([_percent(accuracy, 2) for accuracy in accuracies], points),
+            "Test accuracy": _aligned([percent(accuracy, 2) for accuracy in accuracies], points),
             "Parameters": _compared([p.parameters for p in profiles], _count),
             "Non-zeros": _compared([p.nonzeros for p in profiles], _count),
             "MACs": _compared([p.macs for p in profiles], _count),
@@ -186,13 +188,9 @@ def _milliseconds(number: float) -> str:
     return f"{number:.2f} ms" if math.isfinite(number) else "-"
 
 
-def _percent(fraction: float, digits: int) -> str:
-    return f"{100 * fraction:.{digits}f} %" if math.isfinite(fraction) else "-"
-
-
 def _ratio(number: float, reference: float) -> str:
     ratio = number / reference if reference else math.nan
-    return _percent(ratio, 0 if ratio >= 0.095 else 1)
+    return percent(ratio, 0 if ratio >= 0.095 else 1)
 
 
 # The summary of a run -------------------------------------------------------------------------------------------------
@@ -389,9 +387,10 @@ def _short(key: str) -> str:
 
 
 def _sweep_table(jobs: Sequence[Job], keys: Sequence[str]) -> Table:
-    problems = "".join(f"\nJob {job.name} has no result: {job.problem}." for job in jobs if job.problem)
+    caption = "\nDense and slim: test accuracy. MACs, parameters (share of dense) and latency are the slim model's."
+    caption += "".join(f"\nJob {job.name} has no result: {job.problem}." for job in jobs if job.problem)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, caption_justify="left")
-    table.caption = Text(problems) if problems else None
+    table.caption = Text(caption)
     table.add_column("Job", justify="right", no_wrap=True)
     for key in keys:
         table.add_column(Text(_short(key)), justify="right", overflow="fold")
@@ -408,9 +407,9 @@ def _sweep_table(jobs: Sequence[Job], keys: Sequence[str]) -> Table:
 def _results(numbers: Mapping[str, float]) -> list[Text]:
     """Return the cells from the dense accuracy on."""
     return [
-        Text(_percent(numbers["accuracy_dense"], 2)),
-        Text(_percent(numbers["accuracy_slim"], 2)),
-        Text.assemble(_count(numbers["macs"]), (f"{_percent(numbers['macs_ratio'], 0):>7}", "dim")),
-        Text(_percent(numbers["parameters_ratio"], 0)),
+        Text(percent(numbers["accuracy_dense"], 2)),
+        Text(percent(numbers["accuracy_slim"], 2)),
+        Text.assemble(_count(numbers["macs"]), (f"{percent(numbers['macs_ratio'], 0):>7}", "dim")),
+        Text(percent(numbers["parameters_ratio"], 0)),
         Text(_milliseconds(numbers["latency_ms"])),
     ]

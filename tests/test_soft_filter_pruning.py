@@ -180,6 +180,27 @@ def test_slim_model_is_smaller_and_gives_the_same_outputs(residual: Any) -> None
     assert residual == "independent" or len(lost) == {"coupled": 6, "inner": 0}[residual]
 
 
+@pytest.mark.parametrize("limit", [0.5, None])
+def test_reset_filters_grow_back_to_their_former_norm_at_most(limit: float | None) -> None:
+    watch = Watch()
+
+    class Norms(Callback):
+        seen: list[Tensor] = []
+
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+            self.seen.append(pl_module.get_parameter("block.0.weight").detach().flatten(1).norm(dim=1))
+
+    norms = Norms()
+    pruner = SoftFilterPruning(0.4, residual="inner", hard_from=0.75, max_regrowth=limit)
+    fit(module(), watch, pruner, norms, epochs=4)
+    before = watch.before_reset[0]["block.0.weight"].flatten(1).norm(dim=1)
+    reset = torch.tensor(watch.validations[0]["block.0"])
+    for step in range(BATCHES, 2 * BATCHES - 1):
+        bounded = norms.seen[step][reset] <= (limit or 1.0) * before[reset] + 1e-6
+        assert bounded.all() if limit else not bounded.all()
+        assert norms.seen[step][reset].all()
+
+
 def test_checkpoint_holds_the_weights_that_were_validated(tmp_path: Any) -> None:
     checkpoints = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
     watch = Watch()
@@ -427,6 +448,7 @@ def test_module_that_takes_a_dictionary() -> None:
         (lambda: SoftFilterPruning({}), "at least one layer pattern"),
         (lambda: SoftFilterPruning(0.4, residual="some"), "residual to be one of coupled, inner, independent"),  # type: ignore[arg-type]
         (lambda: SoftFilterPruning(0.4, hard_from=1.0), r"hard_from to be None or in \[0, 1\), got 1.0"),
+        (lambda: SoftFilterPruning(0.4, max_regrowth=0), "max_regrowth to be None or greater than 0, got 0"),
         (lambda: SoftFilterPruning(0.4, every_n_epochs=0), "every_n_epochs to be at least 1, got 0"),
     ],
 )
@@ -484,7 +506,7 @@ def test_state_of_another_module_is_refused() -> None:
 
     class Load(Callback):
         def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            pruner.load_state_dict({"masks": {"other.weight": torch.ones(3, 1, 1, 1).bool()}, "dense_state": None})
+            pruner.load_state_dict({"masks": {"other.weight": torch.ones(3, 1, 1, 1).bool()}, "dense_state": None, "limits": {}})
 
     with pytest.raises(InputError, match="other.weight that does not fit"):
         fit(module(), Load(), pruner)

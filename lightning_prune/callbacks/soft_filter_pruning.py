@@ -19,7 +19,7 @@ from lightning_prune.criteria.magnitude import Magnitude
 from lightning_prune.criteria.mix import Mix
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel
-from lightning_prune.masking import Criterion, apply_masks, momenta, prune
+from lightning_prune.masking import Criterion, apply_masks, limit_norms, momenta, prune, slice_norms
 from lightning_prune.schedules.constant import Constant
 from lightning_prune.tracing import ExampleInput
 
@@ -47,6 +47,10 @@ class SoftFilterPruning(Callback):
             From random weights it freezes filters behind a ReLU, which then never get a gradient.
         hard_from: Fraction of the run after which the choice is fixed, in [0, 1); at least the last epoch is hard.
             None is the paper's behaviour: the last reset is the last thing that happens, which costs accuracy.
+        max_regrowth: Largest norm to which a filter that was reset may grow back, as a multiple of the one that it had;
+            None for the paper's behaviour, any norm. Batch norm multiplies the gradient of a zero filter by up to
+            `1 / sqrt(eps)` = 316, so that without a limit it comes back as the largest of its layer after a few steps
+            and the next reset takes other filters, epoch after epoch.
         keep_dense: Keep a copy of the weights just before the last reset in `dense_state`, and in checkpoints.
         example_input: What `forward` takes, a tensor or a tuple; by default the module's `example_input_array`, or else
             the first training batch.
@@ -70,6 +74,7 @@ class SoftFilterPruning(Callback):
         every_n_epochs: int = 1,
         prune_before_training: bool = False,
         hard_from: float | None = 0.9,
+        max_regrowth: float | None = 1.0,
         keep_dense: bool = False,
         example_input: ExampleInput | None = None,
     ) -> None:
@@ -79,6 +84,8 @@ class SoftFilterPruning(Callback):
             raise InputError(f"expected every_n_epochs to be at least 1, got {every_n_epochs}")
         if hard_from is not None and not 0 <= hard_from < 1:
             raise InputError(f"expected hard_from to be None or in [0, 1), got {hard_from}")
+        if max_regrowth is not None and not max_regrowth > 0:
+            raise InputError(f"expected max_regrowth to be None or greater than 0, got {max_regrowth}")
         self.sparsity = checked(sparsity)
         self.criterion = Magnitude() if criterion is None else criterion
         self.schedule = Constant() if schedule is None else schedule
@@ -86,6 +93,7 @@ class SoftFilterPruning(Callback):
         self.every_n_epochs = every_n_epochs
         self.prune_before_training = prune_before_training
         self.hard_from = hard_from
+        self.max_regrowth = max_regrowth
         self.keep_dense = keep_dense
         self.example_input = example_input
         self._forget()
@@ -97,6 +105,7 @@ class SoftFilterPruning(Callback):
         """The module's state just before the last reset, on the CPU."""
         self._groups: list[tuple[Group, float]] | None = None
         self._floats: dict[str, Tensor] = {}
+        self._limits: dict[str, Tensor] = {}
         self._hooks: list[RemovableHandle] = []
         self._epochs: int | None = None
         self.hard_epoch: int | None = None
@@ -125,6 +134,7 @@ class SoftFilterPruning(Callback):
             self._find_groups(pl_module, arguments)
         if self.masks is not None:
             self._set_masks(pl_module, self.masks)
+        self._limits = {name: limit.to(pl_module.get_parameter(name)) for name, limit in self._limits.items()}
         self._hooks = [optimizer.register_step_post_hook(self._after_step(pl_module)) for optimizer in trainer.optimizers]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -177,12 +187,13 @@ class SoftFilterPruning(Callback):
         self._unhook()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the fixed masks and the dense weights, if there are any yet."""
-        return {"masks": self.masks, "dense_state": self.dense_state}
+        """Return the fixed masks and the dense weights, if there are any yet, and the limits of filters' norms."""
+        return {"masks": self.masks, "dense_state": self.dense_state, "limits": self._limits}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the masks and the dense weights of a checkpoint."""
+        """Take over the state of a checkpoint."""
         self.masks, self.dense_state = state_dict["masks"], state_dict["dense_state"]
+        self._limits = state_dict["limits"]
 
     # The parts --------------------------------------------------------------------------------------------------------
 
@@ -229,15 +240,22 @@ class SoftFilterPruning(Callback):
         return masks
 
     def _reset(self, pl_module: LightningModule, progress: float) -> None:
-        """Zero the filters with the lowest scores; nothing holds them there."""
-        tensors = dict(pl_module.named_parameters())
+        """Zero the filters with the lowest scores; nothing holds them there but a limit of how far they grow back."""
         for name, mask in self._choose(pl_module, progress, ("filter",)).items():
-            apply_masks([tensors[name].data], [mask.to(tensors[name])])
+            weight = pl_module.get_parameter(name).data
+            mask = mask.to(weight)
+            if self.max_regrowth is not None:
+                limit = self.max_regrowth * slice_norms(weight, mask)
+                before = self._limits.get(name, torch.full_like(limit, math.inf))
+                limit = torch.where(limit == 0, before, limit)  # it has not grown back at all
+                self._limits[name] = limit.masked_fill(mask == 1, math.inf)
+            apply_masks([weight], [mask])
 
     def _fix(self, pl_module: LightningModule) -> None:
         """Choose for the last time and hold everything that belongs to the chosen filters at zero from now on."""
         if self.keep_dense:
             self.dense_state = {name: tensor.cpu().clone() for name, tensor in pl_module.state_dict().items()}
+        self._limits = {}
         self._set_masks(pl_module, self._choose(pl_module, 1.0, ("filter", "owned")))
         self._enforce(pl_module)
 
@@ -264,7 +282,12 @@ class SoftFilterPruning(Callback):
 
     def _after_step(self, pl_module: LightningModule) -> Callable[[Optimizer, Any, Any], None]:
         """Return the hook that every optimizer runs after a step that it really made."""
-        return lambda optimizer, args, kwargs: self._enforce(pl_module, (optimizer,))
+
+        def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            self._enforce(pl_module, (optimizer,))
+            limit_norms([pl_module.get_parameter(name).data for name in self._limits], self._limits.values())
+
+        return hook
 
     def _unhook(self) -> None:
         for hook in self._hooks:

@@ -1,0 +1,205 @@
+"""`python train.py` as a person uses it: in a process of its own, with its files looked at afterwards."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from wandb.proto import wandb_internal_pb2
+
+from lightning_prune import load_slim
+from lightning_prune.models.classifier import ImageClassifier
+from lightning_prune.models.digits import digits_resnet
+from lightning_prune.report import read_metrics, read_summary
+
+ROOT = Path(__file__).parents[1]
+SHORT = ["trainer.max_epochs=3", "trainer.limit_train_batches=4"]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *arguments]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "HYDRA"))}
+    return clean | {"OMP_NUM_THREADS": "1", "COLUMNS": "120", "WANDB_MODE": "offline"} | variables
+
+
+def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environment(**variables), capture_output=True, text=True, timeout=300
+    )
+
+
+def the(paths: Iterator[Path]) -> Path:
+    (path,) = paths
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A short run with every logger's files, and what it printed."""
+    cwd = tmp_path_factory.mktemp("run")
+    result = run("strategy=sfp", *SHORT, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return the(cwd.glob("outputs/*/*")), result.stdout
+
+
+def test_run_leaves_its_files_and_prints_its_table(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"summary.json", "slim.pt", "curves.png", "config.yaml", "checkpoints", "csv", "wandb"}
+    assert all(re.search(rf"^ *{name} .* MiB .* ms", printed, re.MULTILINE) for name in ("dense", "masked", "slim"))
+    rows = {row.name: row for row in read_summary(folder / "summary.json").rows}
+    assert list(rows) == ["dense", "masked", "slim"]
+    assert rows["slim"].profile.macs <= 0.6 * rows["dense"].profile.macs
+    assert rows["slim"].profile.parameters == rows["slim"].profile.nonzeros
+    assert rows["slim"].accuracy == rows["masked"].accuracy
+    assert json.loads((folder / "summary.json").read_text())["predictions_equal"] is True
+    with Image.open(folder / "curves.png") as picture:
+        assert picture.width >= 1000
+
+
+def test_saved_files_open_without_the_run(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    plain = digits_resnet()
+    plain.load_state_dict({name.removeprefix("network."): tensor for name, tensor in best.items()})
+    small = load_slim(ImageClassifier(digits_resnet(), 10), folder / "slim.pt").eval()
+    images = torch.randn(5, 1, 8, 8)
+    torch.testing.assert_close(small(images), plain.eval()(images))
+
+
+def wandb_history(file: Path) -> dict[str, list[tuple[int, float]]]:
+    """Read the curves out of an offline file: a log in LevelDB's format, in blocks of 32 KiB, of protobuf records."""
+    data, position, record = file.read_bytes(), 7, b""
+    curves = defaultdict(list)
+    while position + 7 <= len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        record = (record if kind in (3, 4) else b"") + data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):
+            message = wandb_internal_pb2.Record.FromString(record)
+            items = {item.key or "/".join(item.nested_key): item.value_json for item in message.history.item}
+            for key, value in items.items():
+                curves[key].append((int(items.get("trainer/global_step", -1)), float(value)))
+    return curves
+
+
+def test_wandb_file_holds_the_curves(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    curves = wandb_history(the(folder.glob("wandb/offline-run-*/run-*.wandb")))
+    logged = read_metrics(folder)
+    for name in ("sparsity/total", "sparsity/network.layer1.0.conv1", "macs/ratio", "params/ratio", "val/accuracy"):
+        assert [value for _, value in curves[name]] == pytest.approx(list(logged[name].values())), name
+        assert [step for step, _ in curves[name]] == [3, 7, 11]
+    assert curves["sparsity/network.layer1.0.conv1"][-1][1] == 6 / 16
+
+
+def test_killed_run_resumes_in_its_folder_to_the_same_bits(tmp_path: Path) -> None:
+    options = ["strategy=sfp", "trainer.max_epochs=8", "seed=3"]
+    assert run(*options, cwd=tmp_path).returncode == 0
+    whole = the(tmp_path.glob("outputs/*/*")).rename(tmp_path / "whole")
+
+    process = subprocess.Popen(command(*options), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
+    for _ in range(3000):
+        time.sleep(0.02)
+        if list(tmp_path.glob("outputs/*/*/csv/version_0/metrics.csv")) and list(tmp_path.glob("outputs/*/*/*/last.ckpt")):
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    folder = the(tmp_path.glob("outputs/*/*"))
+    assert not (folder / "summary.json").exists()
+
+    resumed = run(f"resume={folder.relative_to(tmp_path)}", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert [path.name for path in tmp_path.glob("outputs/*/*")] == [folder.name]
+    states = [torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in (whole, folder)]
+    assert all(torch.equal(tensor, states[1]["state_dict"][name]) for name, tensor in states[0]["state_dict"].items())
+    summaries = [read_summary(f / "summary.json") for f in (whole, folder)]
+    assert [row.accuracy for row in summaries[0].rows] == [row.accuracy for row in summaries[1].rows]
+    curves = [read_metrics(f) for f in (whole, folder)]
+    assert curves[0]["val/accuracy"] == curves[1]["val/accuracy"]
+    ids = {path.name.rpartition("run-")[2] for path in folder.glob("wandb/offline-run-*/run-*.wandb")}
+    assert ids == {f"{OmegaConf.load(folder / 'config.yaml').run_id}.wandb"}
+
+    again = run(f"resume={folder}", "seed=4", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "expected nothing beside resume" in again.stderr
+
+    shutil.copy(whole / "slim.pt", folder / "checkpoints/last.ckpt")
+    other = run(f"resume={folder}", cwd=tmp_path)
+    assert other.returncode == 1
+    assert "it is of another architecture" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+def test_sweep_ends_in_one_table_and_one_picture(tmp_path: Path) -> None:
+    result = run("-m", "strategy=sfp", "sparsity=0.3,0.5", "seed=1,2", *SHORT, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    sweep = the(tmp_path.glob("multirun/*/*"))
+    jobs = sorted(path.name for path in sweep.iterdir() if path.is_dir())
+    assert jobs == ["0", "1", "2", "3"]
+    assert len({path.name for path in sweep.glob("*/wandb/offline-run-*/run-*.wandb")}) == 4
+    macs = [read_summary(sweep / job / "summary.json").rows[-1].profile.macs for job in jobs]
+    assert macs[0] == macs[1] > macs[2] == macs[3]
+    assert len((sweep / "sweep.csv").read_text().splitlines()) == 5
+    with Image.open(sweep / "sweep.png") as picture:
+        assert picture.width >= 800
+    assert {OmegaConf.load(sweep / job / "config.yaml").sweep for job in jobs} == {sweep.relative_to(tmp_path).as_posix()}
+    assert "0.5" in result.stdout.splitlines()[-12:].__str__()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["strategy=sfp", "sparsity=1.2"], "Error in strategy.sfp: expected sparsity in [0, 1), got 1.2"),
+        (["strategy=sfp", "strategy.sfp.sparsity={nothing*:0.5}"], "expected sparsity[nothing*] to match a prunable layer"),
+        (["strategy=[sfp,fpgm]"], "expected at most one strategy that prunes, got strategy=[sfp,fpgm]"),
+        (["strategy=nothing"], "Could not find 'strategy/nothing'"),
+        (["model=nothing"], "Could not find 'model/nothing'"),
+        (["data=cifar10", "data.path=nowhere"], "data.path: expected a folder with parquet files, got"),
+        (["resume=nowhere"], "expected the folder of a run, with a config.yaml in it, got nowhere"),
+    ],
+)
+def test_mistakes_end_with_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = run(*arguments, "logger=csv", cwd=tmp_path)
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.glob("outputs/*/*/checkpoints/*"))
+
+
+def test_full_error_is_one_variable_away(tmp_path: Path) -> None:
+    result = run("strategy=sfp", "sparsity=1.2", "logger=csv", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert "Traceback" in result.stderr
+
+
+def test_help_lists_the_groups(tmp_path: Path) -> None:
+    result = run("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert re.search(r"strategy: .*fpgm.*sfp", result.stdout)
+    assert "sparsity: 0.4" in result.stdout
+
+
+def test_tensorboard_logger(tmp_path: Path) -> None:
+    result = run("strategy=none", "logger=tensorboard", *SHORT, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert list(tmp_path.glob("outputs/*/*/tensorboard/events.out.tfevents.*"))
+    assert [row.name for row in read_summary(the(tmp_path.glob("outputs/*/*/summary.json"))).rows] == ["dense"]
