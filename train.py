@@ -1,17 +1,19 @@
 """Train a network, make it small while it trains, and measure what is left: `python train.py --help`."""
 
 import copy
+import logging
 import netrc
 import os
 import secrets
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import CompactHydraException, InstantiationException
 from hydra.experimental.callback import Callback as HydraCallback
 from hydra.types import RunMode
 from hydra.utils import instantiate
@@ -20,13 +22,16 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Ri
 from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from torch import Tensor
 
-from lightning_prune import SoftFilterPruning, SparsityMonitor, __version__, profile, save_slim, slim
+from lightning_prune import SoftFilterPruning, SparsityMonitor, __version__, save_slim, slim
 from lightning_prune.callbacks.best_pruned_checkpoint import BestPrunedCheckpoint
 from lightning_prune.data.in_memory import InMemoryImages
 from lightning_prune.errors import InputError
 from lightning_prune.models.classifier import ImageClassifier
-from lightning_prune.report import Row, EndTable, plot_curves, sweep_report, write_summary
+from lightning_prune.profiling import profile_all
+from lightning_prune.report import EndTable, Row, plot_curves, write_summary
+from lightning_prune.sweeps import sweep_report
 
 LAST = Path("checkpoints/last.ckpt")
 
@@ -37,11 +42,11 @@ def main(cfg: DictConfig) -> None:
     try:
         run(settled(cfg))
     except InputError as error:
-        raise HydraException(f"Error: {error}") from error
+        raise CompactHydraException(f"Error: {error}") from error
     except InstantiationException as error:
         if isinstance(error.__cause__, InputError):
             key = str(error).rpartition("full_key: ")[2]
-            raise HydraException(f"Error in {key}: {error.__cause__}") from error
+            raise CompactHydraException(f"Error in {key}: {error.__cause__}") from error
         raise
 
 
@@ -53,10 +58,13 @@ def settled(cfg: DictConfig) -> DictConfig:
     if cfg.resume:
         extra = [override for override in hydra_config.overrides.task if not override.startswith("resume=")]
         if extra:
-            raise InputError(f"expected nothing beside resume={cfg.resume}, got {' '.join(extra)}; a run is resumed as it was")
+            raise InputError(
+                f"expected nothing beside resume={cfg.resume}, got {' '.join(extra)}; a run is resumed as it was"
+            )
         cfg = OmegaConf.load(file)  # type: ignore[assignment]
     else:
         cfg.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        cfg.overrides = list(hydra_config.overrides.task)
         cfg.sweep = Path(hydra_config.sweep.dir).as_posix() if hydra_config.mode == RunMode.MULTIRUN else None
         if cfg.data.get("path"):
             cfg.data.path = str(Path(cfg.data.path).absolute())
@@ -68,6 +76,7 @@ def settled(cfg: DictConfig) -> DictConfig:
 def run(cfg: DictConfig) -> None:
     """Train by a configuration, then compare the dense, the masked and the slim model."""
     folder = Path(cfg.run_folder)
+    hush()
     seed_everything(cfg.seed, workers=True, verbose=False)
     strategy = {name: instantiate(options) for name, options in cfg.strategy.items()}
     pruners = [callback for callback in strategy.values() if isinstance(callback, SoftFilterPruning)]
@@ -77,9 +86,18 @@ def run(cfg: DictConfig) -> None:
     network = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
     module = ImageClassifier(network, data.num_classes, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
     module.example_input_array = data.example_input(2)
-    best = BestPrunedCheckpoint(folder / LAST.parent, "best", monitor="val/accuracy", mode="max", enable_version_counter=False)
+    best = BestPrunedCheckpoint(
+        folder / LAST.parent, "best", monitor="val/accuracy", mode="max", enable_version_counter=False
+    )
     last = ModelCheckpoint(folder / LAST.parent, LAST.stem, enable_version_counter=False)
-    callbacks: list[Callback] = [*strategy.values(), SparsityMonitor(), LearningRateMonitor(), RichProgressBar(), best, last]
+    callbacks: list[Callback] = [
+        *strategy.values(),
+        SparsityMonitor(),
+        LearningRateMonitor(),
+        RichProgressBar(),
+        best,
+        last,
+    ]
     loggers: list[Logger] = [instantiate(options) for options in cfg.logger.values()]
     trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=folder)
     try:
@@ -90,11 +108,26 @@ def run(cfg: DictConfig) -> None:
             check_fits(module, checkpoint)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if trainer.is_global_zero:
-            finish(cfg, trainer, module, data, pruners[0] if pruners else None, best.best_model_path or last.best_model_path)
+            finish(
+                cfg,
+                trainer,
+                module,
+                data,
+                pruners[0] if pruners else None,
+                best.best_model_path or last.best_model_path,
+            )
     finally:
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish()
+
+
+def hush() -> None:
+    """Leave out what Lightning says of itself, and warnings that nobody can act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning 2.6 on torch 2.13
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # as it should, on resuming
+    warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
 
 
 def check_fits(module: LightningModule, checkpoint: Path) -> None:
@@ -104,7 +137,9 @@ def check_fits(module: LightningModule, checkpoint: Path) -> None:
     for name in sorted(own.keys() | saved.keys()):
         shapes = [tuple(state[name].shape) if name in state else "no such tensor" for state in (own, saved)]
         if shapes[0] != shapes[1]:
-            raise InputError(f"expected {name} of {shapes[0]} in {checkpoint}, got {shapes[1]}: it is of another architecture")
+            raise InputError(
+                f"expected {name} of {shapes[0]} in {checkpoint}, got {shapes[1]}: it is of another architecture"
+            )
 
 
 def finish(
@@ -126,10 +161,10 @@ def finish(
             models = {"dense": dense, **models}
         models["slim"] = slim(module, data.example_input(2))
         save_slim(models["slim"], folder / "slim.pt")
-    rows, classes = [], {}
-    for name, model in models.items():
-        classes[name], accuracy = predict(cfg, model, data)
-        rows.append(Row(name, accuracy, profile(model.cpu(), data.example_input(cfg.latency_batch_size))))
+    classes, labels = zip(*(predict(cfg, model, data) for model in models.values()), strict=True)
+    accuracies = [float((found == true).double().mean()) for found, true in zip(classes, labels, strict=True)]
+    profiles = profile_all([model.cpu() for model in models.values()], data.example_input(cfg.latency_batch_size))
+    rows = [Row(*entries) for entries in zip(models, accuracies, profiles, strict=True)]
     results = {f"test/accuracy_{row.name}": row.accuracy for row in rows}
     for logger in trainer.loggers:
         logger.log_metrics(results, step=trainer.global_step)
@@ -140,10 +175,10 @@ def finish(
             "strategy": list(cfg.strategy),
             "sparsity": cfg.sparsity,
             "seed": cfg.seed,
-            "overrides": [] if not HydraConfig.initialized() else list(HydraConfig.get().overrides.task),
+            "overrides": list(cfg.overrides),
             "run_id": cfg.run_id,
             "checkpoint": os.path.relpath(checkpoint, folder),
-            "predictions_equal": bool(torch.equal(classes["masked"], classes["slim"])) if pruner else None,
+            "predictions_equal": torch.equal(*classes[-2:]) if pruner else None,
             "versions": {"lightning_prune": __version__, "torch": torch.__version__},
         },
     )
@@ -155,8 +190,8 @@ def finish(
     console.print(f"Curves: {curves}")
 
 
-def predict(cfg: DictConfig, model: LightningModule, data: InMemoryImages) -> tuple[torch.Tensor, float]:
-    """Return the predicted classes of all test images, and the accuracy, on one device and with no logger."""
+def predict(cfg: DictConfig, model: LightningModule, data: InMemoryImages) -> tuple[Tensor, Tensor]:
+    """Return the predicted and the true classes of all test images, on one device and with no logger."""
     tester = Trainer(
         accelerator=cfg.trainer.accelerator,
         devices=1,
@@ -168,8 +203,7 @@ def predict(cfg: DictConfig, model: LightningModule, data: InMemoryImages) -> tu
     )
     batches: Any = tester.predict(model, datamodule=data)
     logits, labels = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
-    classes = logits.argmax(dim=1)
-    return classes, float((classes == labels).double().mean())
+    return logits.argmax(dim=1), labels
 
 
 class SweepReport(HydraCallback):

@@ -100,7 +100,8 @@ class Coupling:
     def _slot_of(self, labels: Tensor) -> Slot | None:
         """Return the slot in which all `labels` lie."""
         return next(
-            (s for s in self._facts.slots if s.start <= int(labels.min()) and int(labels.max()) < s.start + s.size), None
+            (s for s in self._facts.slots if s.start <= int(labels.min()) and int(labels.max()) < s.start + s.size),
+            None,
         )
 
     def groups(self, residual: Residual = "coupled") -> list[Group]:

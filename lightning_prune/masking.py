@@ -107,7 +107,9 @@ def momenta(optimizers: Iterable[Optimizer], parameters: Iterable[Tensor]) -> li
 
 def slice_norms(tensor: Tensor, like: Tensor) -> Tensor:
     """Return the L2 norms of the slices of `tensor` along the dimensions on which `like` is longer than 1."""
-    return torch.linalg.vector_norm(tensor, dim=[d for d, n in enumerate(like.shape) if n == 1], keepdim=True)
+    dims = [dim for dim, size in enumerate(like.shape) if size == 1]
+    norms: Tensor = torch.linalg.vector_norm(tensor, dim=dims, keepdim=True)
+    return norms
 
 
 @torch.no_grad()

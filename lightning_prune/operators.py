@@ -302,7 +302,9 @@ def concatenate(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
             sizes = [walk.shape(part)[dim] for part in parts]
             flat = [walk.channels(part, dim) for part in parts]
             labels = [torch.full((n,), KEPT) if a is None else a.labels for a, n in zip(flat, sizes, strict=True)]
-            zeros = [torch.zeros(n, dtype=torch.bool) if a is None else a.zero for a, n in zip(flat, sizes, strict=True)]
+            zeros = [
+                torch.zeros(n, dtype=torch.bool) if a is None else a.zero for a, n in zip(flat, sizes, strict=True)
+            ]
             result.append(walk.along(node, dim, Axis(torch.cat(labels), torch.cat(zeros))))
         elif any(axis is None for axis in axes):
             return unknown(walk, node, arguments)

@@ -1,7 +1,7 @@
 """What a model costs: parameters, non-zeros, multiply-accumulates, bytes and measured latency."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
@@ -13,8 +13,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_prune.errors import InputError
-
-ExampleInput = Tensor | tuple[Tensor, ...]
+from lightning_prune.tracing import ExampleInput, as_arguments
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,38 @@ def profile(model: nn.Module, example_input: ExampleInput, *, latency_seconds: f
     Raises:
         InputError: If `example_input` is no batch of tensors.
     """
+    return profile_all([model], example_input, latency_seconds=latency_seconds)[0]
+
+
+def profile_all(
+    models: Sequence[nn.Module], example_input: ExampleInput, *, latency_seconds: float = 0.5
+) -> list[Profile]:
+    """Measure several models on one input; their forward passes take turns, so that their latencies compare.
+
+    On a machine whose speed drifts, passes of one model after those of another would measure the drift.
+
+    Args:
+        models: Modules as `profile` takes them.
+        example_input: See `profile`.
+        latency_seconds: See `profile`, for each model.
+
+    Returns:
+        One profile a model.
+
+    Raises:
+        InputError: If `example_input` is no batch of tensors.
+    """
     inputs = _checked(example_input)
+    latencies = _latencies_ms(models, inputs, latency_seconds)
+    return [_profile(model, inputs, latency) for model, latency in zip(models, latencies, strict=True)]
+
+
+def _profile(model: nn.Module, inputs: tuple[Tensor, ...], latency_ms: float) -> Profile:
     parameters = list(model.parameters())
-    counted = macs(model, inputs)
-    with _undisturbed(model, inputs):
-        latency_ms = _latency_ms(lambda: model(*inputs), inputs[0].device, latency_seconds)
     return Profile(
         parameters=sum(p.numel() for p in parameters),
         nonzeros=sum(int(p.count_nonzero()) for p in parameters),
-        macs=counted,
+        macs=macs(model, inputs),
         bytes=sum(t.numel() * t.element_size() for t in (*parameters, *model.buffers())),
         latency_ms=latency_ms,
         threads=torch.get_num_threads(),
@@ -166,28 +188,29 @@ def _undisturbed(model: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[None]
                 module.training = flag
 
 
-def _latency_ms(forward: Callable[[], object], device: torch.device, seconds: float) -> float:
-    def timed() -> float:
+def _latencies_ms(models: Sequence[nn.Module], inputs: tuple[Tensor, ...], seconds: float) -> list[float]:
+    def timed(model: nn.Module) -> float:
         start = perf_counter()
-        forward()
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
+        model(*inputs)
+        if inputs[0].device.type != "cpu":
+            torch.accelerator.synchronize(inputs[0].device)
         return perf_counter() - start
 
-    # The first pass allocates memory, picks kernels and compiles.
-    timed()
-    end = perf_counter() + seconds
-    times: list[float] = []
-    while len(times) < 5 or perf_counter() < end:
-        times.append(timed())
-    return 1e3 * median(times)
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(_undisturbed(model, inputs))
+        # The first pass allocates memory, picks kernels and compiles.
+        for model in models:
+            timed(model)
+        end = perf_counter() + seconds * len(models)
+        rounds: list[list[float]] = []
+        while len(rounds) < 5 or perf_counter() < end:
+            rounds.append([timed(model) for model in models])
+    return [1e3 * median(times) for times in zip(*rounds, strict=True)]
 
 
 def _checked(example_input: ExampleInput) -> tuple[Tensor, ...]:
-    inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-    if not inputs or not all(isinstance(tensor, Tensor) for tensor in inputs):
-        got = ", ".join(type(entry).__name__ for entry in inputs)
-        raise InputError(f"expected example_input to be a tensor or a tuple of tensors, got ({got})")
+    inputs = as_arguments(example_input)
     if inputs[0].ndim == 0 or len(inputs[0]) == 0:
         raise InputError(f"expected example_input with a batch axis of 1 or more, got shape {tuple(inputs[0].shape)}")
     return inputs

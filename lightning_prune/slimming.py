@@ -189,7 +189,9 @@ def _replace_tensors(model: nn.Module, keep: Keep) -> None:
         for dim, positions in dims.items():
             tensor = tensor.index_select(dim, positions.to(tensor.device))
         old = tensors[name]
-        smaller[id(old)] = nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+        smaller[id(old)] = (
+            nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+        )
     for module in model.modules():
         for store in (module._parameters, module._buffers):
             for key, value in store.items():

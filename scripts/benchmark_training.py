@@ -1,8 +1,8 @@
 """Time training epochs with soft filter pruning against Lightning alone and against a bare PyTorch loop.
 
-The three train the same network on the same batches, in turn, round after round; the ratios are taken within a round,
-so that they hold on a machine whose speed drifts. Two epochs a run: one soft (it ends with a reset), one hard (masks are
-enforced after every step). Tracing the model, once a fit, is timed on its own.
+The three train the same network on the same batches, in turn, round after round; ratios are taken within a round, so
+that they hold on a machine whose speed drifts. Two epochs a run: after the first, filters are reset; in the second they
+are held. Tracing the model, once a fit, is timed on its own.
 
     python scripts/benchmark_training.py --model resnet20 --batches 20 --rounds 7
 """
@@ -81,7 +81,7 @@ def bare(network: nn.Module, data: InMemoryImages) -> float:
             moved = type(batch)(*(part.to(device) for part in batch))  # type: ignore[union-attr]
             images, labels = data.on_after_batch_transfer(moved, 0)
             optimizer.zero_grad()
-            F.cross_entropy(network(images), labels).backward()
+            torch.autograd.backward(F.cross_entropy(network(images), labels))
             optimizer.step()
     return now() - start
 

@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from rich.console import Console, RenderableType
 
-from lightning_prune import report
+from lightning_prune import sweeps
 from lightning_prune.errors import InputError
 from lightning_prune.plots import Point, draw_curves, draw_sweep, pareto_front, spread
 from lightning_prune.profiling import Profile
-from lightning_prune.report import EndTable, Row, plot_curves, read_metrics, read_summary, sweep_report, write_summary
+from lightning_prune.report import EndTable, Row, plot_curves, read_metrics, read_summary, write_summary
+from lightning_prune.sweeps import sweep_report
 
 DENSE = Row("dense", 0.9220, Profile(272474, 272474, 40551424, 1101440, 3.2104, threads=2, batch_size=32))
 MASKED = Row("masked", 0.9185, Profile(272474, 160474, 40551424, 1101440, 3.2204, threads=2, batch_size=32))
@@ -385,7 +386,7 @@ def test_seeds_of_a_sweep_share_a_setting(tmp_path, monkeypatch):
         overrides = [f"sparsity=0.{number // 4}", f"strategy={'ab'[number % 4 // 2]}", f"data.seed={number % 2}"]
         write_job(tmp_path, number, overrides, accuracy=0.9, macs=10**7)
     drawn: list[Point] = []
-    monkeypatch.setattr(report, "draw_sweep", lambda points, *args, **kwargs: drawn.extend(points) or Figure())
+    monkeypatch.setattr(sweeps, "draw_sweep", lambda points, *args, **kwargs: drawn.extend(points) or Figure())
 
     sweep_report(tmp_path)
 

@@ -120,7 +120,9 @@ def test_killed_run_resumes_in_its_folder_to_the_same_bits(tmp_path: Path) -> No
     process = subprocess.Popen(command(*options), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
     for _ in range(3000):
         time.sleep(0.02)
-        if list(tmp_path.glob("outputs/*/*/csv/version_0/metrics.csv")) and list(tmp_path.glob("outputs/*/*/*/last.ckpt")):
+        if list(tmp_path.glob("outputs/*/*/csv/version_0/metrics.csv")) and list(
+            tmp_path.glob("outputs/*/*/*/last.ckpt")
+        ):
             break
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -162,7 +164,9 @@ def test_sweep_ends_in_one_table_and_one_picture(tmp_path: Path) -> None:
     assert len((sweep / "sweep.csv").read_text().splitlines()) == 5
     with Image.open(sweep / "sweep.png") as picture:
         assert picture.width >= 800
-    assert {OmegaConf.load(sweep / job / "config.yaml").sweep for job in jobs} == {sweep.relative_to(tmp_path).as_posix()}
+    assert {OmegaConf.load(sweep / job / "config.yaml").sweep for job in jobs} == {
+        sweep.relative_to(tmp_path).as_posix()
+    }
     assert "0.5" in result.stdout.splitlines()[-12:].__str__()
 
 
@@ -170,7 +174,10 @@ def test_sweep_ends_in_one_table_and_one_picture(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["strategy=sfp", "sparsity=1.2"], "Error in strategy.sfp: expected sparsity in [0, 1), got 1.2"),
-        (["strategy=sfp", "strategy.sfp.sparsity={nothing*:0.5}"], "expected sparsity[nothing*] to match a prunable layer"),
+        (
+            ["strategy=sfp", "strategy.sfp.sparsity={nothing*:0.5}"],
+            "expected sparsity[nothing*] to match a prunable layer",
+        ),
         (["strategy=[sfp,fpgm]"], "expected at most one strategy that prunes, got strategy=[sfp,fpgm]"),
         (["strategy=nothing"], "Could not find 'strategy/nothing'"),
         (["model=nothing"], "Could not find 'model/nothing'"),

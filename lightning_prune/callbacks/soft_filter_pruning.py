@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -104,7 +104,7 @@ class SoftFilterPruning(Callback):
         self.dense_state: dict[str, Tensor] | None = None
         """The module's state just before the last reset, on the CPU."""
         self._groups: list[tuple[Group, float]] | None = None
-        self._floats: dict[str, Tensor] = {}
+        self._masked: list[tuple[Tensor, Tensor]] = []
         self._limits: dict[str, Tensor] = {}
         self._hooks: list[RemovableHandle] = []
         self._epochs: int | None = None
@@ -135,7 +135,9 @@ class SoftFilterPruning(Callback):
         if self.masks is not None:
             self._set_masks(pl_module, self.masks)
         self._limits = {name: limit.to(pl_module.get_parameter(name)) for name, limit in self._limits.items()}
-        self._hooks = [optimizer.register_step_post_hook(self._after_step(pl_module)) for optimizer in trainer.optimizers]
+        self._hooks = [
+            optimizer.register_step_post_hook(self._after_step(pl_module)) for optimizer in trainer.optimizers
+        ]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Make up for what had to wait for the first batch."""
@@ -164,7 +166,7 @@ class SoftFilterPruning(Callback):
     ) -> None:
         """Mask the weights again in case a callback has put averaged ones in their place."""
         if batch_idx == 0:
-            self._enforce(pl_module)
+            self._enforce()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fix the choice if the run has ended before its hard phase."""
@@ -176,7 +178,7 @@ class SoftFilterPruning(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mask the weights again in case a callback has averaged them at the end of training."""
-        self._enforce(pl_module)
+        self._enforce()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the optimizers."""
@@ -257,34 +259,32 @@ class SoftFilterPruning(Callback):
             self.dense_state = {name: tensor.cpu().clone() for name, tensor in pl_module.state_dict().items()}
         self._limits = {}
         self._set_masks(pl_module, self._choose(pl_module, 1.0, ("filter", "owned")))
-        self._enforce(pl_module)
+        self._enforce()
 
     def _set_masks(self, pl_module: LightningModule, masks: dict[str, Tensor]) -> None:
         parameters = dict(pl_module.named_parameters())
         for name, mask in masks.items():
-            shape = tuple(parameters[name].shape) if name in parameters else None
-            if shape is None or mask.ndim != len(shape) or any(m not in (1, s) for m, s in zip(mask.shape, shape)):
+            fits = name in parameters and mask.ndim == parameters[name].ndim
+            if not fits or any(m not in (1, s) for m, s in zip(mask.shape, parameters[name].shape, strict=True)):
                 raise InputError(f"expected masks for {type(pl_module).__name__}, got one of {name} that does not fit")
         self.masks = masks
-        self._floats = {name: mask.to(parameters[name]) for name, mask in masks.items()}
+        self._masked = [(parameters[name], mask.to(parameters[name])) for name, mask in masks.items()]
 
-    def _enforce(self, pl_module: LightningModule, optimizers: Iterable[Optimizer] = ()) -> None:
+    def _enforce(self, optimizers: Iterable[Optimizer] = ()) -> None:
         """Zero what the fixed masks remove, in the weights and in the running averages of the optimizers."""
-        if not self._floats:
-            return
-        parameters = dict(pl_module.named_parameters())
-        masked = [parameters[name] for name in self._floats]
-        averages = momenta(optimizers, masked)
-        tensors = [tensor for weight, states in zip(masked, averages, strict=True) for tensor in (weight.data, *states)]
-        repeats = [1 + len(states) for states in averages]
-        floats = [mask for mask, times in zip(self._floats.values(), repeats, strict=True) for _ in range(times)]
-        apply_masks(tensors, floats)
+        averages = momenta(optimizers, [weight for weight, _ in self._masked])
+        pairs = [
+            (tensor, mask)
+            for (weight, mask), states in zip(self._masked, averages, strict=True)
+            for tensor in (weight.data, *states)
+        ]
+        apply_masks([tensor for tensor, _ in pairs], [mask for _, mask in pairs])
 
     def _after_step(self, pl_module: LightningModule) -> Callable[[Optimizer, Any, Any], None]:
         """Return the hook that every optimizer runs after a step that it really made."""
 
         def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-            self._enforce(pl_module, (optimizer,))
+            self._enforce((optimizer,))
             limit_norms([pl_module.get_parameter(name).data for name in self._limits], self._limits.values())
 
         return hook

@@ -1,5 +1,6 @@
 """Curves of what is left of a model while it is pruned."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -84,7 +85,7 @@ def measure(model: nn.Module, coupling: Coupling, groups: list[Group]) -> dict[s
     return metrics
 
 
-def silent_units(tensors: dict[str, Tensor], group: Group) -> Tensor:
+def silent_units(tensors: Mapping[str, Tensor], group: Group) -> Tensor:
     """Return `(n_units,)` bool: the units of a group whose filters are all zero."""
     silent = torch.ones(group.size, dtype=torch.bool)
     for member in group.filters:

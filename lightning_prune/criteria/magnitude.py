@@ -34,4 +34,5 @@ class Magnitude:
 
     def __call__(self, units: Tensor) -> Tensor:
         """Return `(n_units,)` norms of `(n_units, unit_size)` weights."""
-        return torch.linalg.vector_norm(units, ord=self.p, dim=1)
+        norms: Tensor = torch.linalg.vector_norm(units, ord=self.p, dim=1)
+        return norms

@@ -1,7 +1,7 @@
 """One criterion after the other, each for its share of the sparsity (FPGM-mix)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -27,8 +27,8 @@ class Mix:
         by norm and 30 % by distance, a share of 0.25.
     """
 
-    first: Callable[[Tensor], Tensor] = Magnitude()
-    then: Callable[[Tensor], Tensor] = GeometricMedian()
+    first: Callable[[Tensor], Tensor] = field(default_factory=Magnitude)
+    then: Callable[[Tensor], Tensor] = field(default_factory=GeometricMedian)
     share: float = 0.25
 
     def __post_init__(self) -> None:
