@@ -1,7 +1,6 @@
 """Which channels of a model can only be removed together, found by one walk over its `torch.export` graph."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,7 +81,7 @@ class Coupling:
         edges = facts.edges or [(torch.zeros(0, dtype=torch.int64),) * 2]
         self.channel = components(facts.labels, *(torch.cat(side) for side in zip(*edges, strict=True)))
         """`(labels,)` the channel of each label; equal numbers are one channel."""
-        self._reasons: dict[int, str] = {KEPT: "is tied to channels that are fixed in the model's code"}
+        self._reasons: dict[int, str] = {KEPT: "are tied to channels that are fixed in the model's code"}
         for labels, reason in facts.kept:
             for channel in self.channel[labels].unique().tolist():
                 self._reasons.setdefault(channel, reason)
@@ -121,7 +120,7 @@ class Coupling:
     def _inside(self, slot: Slot) -> bool:
         """Return whether a layer writes channels that are not the model's outputs."""
         reasons = {self._reasons.get(channel, "") for channel in self.channel[self._labels(slot)].tolist()}
-        return not any("output of the model" in reason for reason in reasons)
+        return not any(reason == "are outputs of the model" for reason in reasons)
 
     def _lone_group(self, slot: Slot, owned: list[Tensor]) -> Group:
         positions = torch.arange(slot.size)[:, None]
@@ -224,15 +223,22 @@ class Coupling:
         shape = self.shapes[name]
         return torch.Size([len(dims[dim]) if dim in dims else size for dim, size in enumerate(shape)]).numel()
 
-    def kept_layers(self) -> Iterator[tuple[str, int, str]]:
-        """Yield `(layer, channels, reason)` for every convolution with output channels that must stay."""
+    def zero_but_kept(self, model: nn.Module, removed: Tensor) -> dict[str, list[tuple[str, int]]]:
+        """Return why filters that are zero stay, as `{reason: [(layer, number of filters), ...]}`.
+
+        Args:
+            model: The model that was traced.
+            removed: The channels that go, as `removable` returns them.
+        """
+        tensors = stored_tensors(model)
+        alive = "still reach a layer: by a bias, a batch-norm shift or another layer of their residual stream"
+        result: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         for slot in filter(None, map(self._slot_of, self._facts.filters)):
-            reasons: dict[str, int] = defaultdict(int)
-            for channel in self.channel[self._labels(slot)].tolist():
-                if channel in self._reasons:
-                    reasons[self._reasons[channel]] += 1
-            for reason, count in reasons.items():
-                yield slot.name.rpartition(".")[0], count, reason
+            weights = tensors[slot.name].detach().movedim(slot.dim, 0).flatten(1)
+            channels = self.channel[self._labels(slot)]
+            for channel in channels[(weights == 0).all(dim=1).cpu() & ~removed[channels]].tolist():
+                result[self._reasons.get(channel, alive)][slot.name.rpartition(".")[0]] += 1
+        return {reason: list(layers.items()) for reason, layers in result.items()}
 
 
 def couple(model: nn.Module, example_input: ExampleInput) -> Coupling:
@@ -253,5 +259,5 @@ def couple(model: nn.Module, example_input: ExampleInput) -> Coupling:
         if node.op == "call_function":
             walk.values[node] = visit(walk, node)
         elif node.op == "output":
-            walk.keep_inputs(node, "is an output of the model")
+            walk.keep_inputs(node, "are outputs of the model")
     return Coupling(model, walk.facts)

@@ -25,7 +25,7 @@ def visit(walk: Walk, node: Node) -> Any:
         if getattr(node.target, "__name__", "") == "getitem":
             outputs = walk.values.get(node.args[0], [])
             return outputs[node.args[1]] if outputs and isinstance(outputs[0], list) else []
-        return walk.keep_inputs(node, f"enters {node.target}")
+        return walk.keep_inputs(node, f"enter {node.target}")
     schema = node.target._schema
     name = schema.name.removeprefix("aten::")
     name = name.removesuffix("_") if schema.is_mutable else name
@@ -41,7 +41,7 @@ def visit(walk: Walk, node: Node) -> Any:
 
 def unknown(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     """Keep every channel that enters an operator that cannot be followed."""
-    return walk.keep_inputs(node, f"enters {node.target}")
+    return walk.keep_inputs(node, f"enter {node.target}")
 
 
 # Layers ---------------------------------------------------------------------------------------------------------------
@@ -95,9 +95,9 @@ def contract(walk: Walk, node: Node, arguments: Arguments, dim: int, out_dim: in
                 dead = entering.zero.all()
             facts.consumed.append((entering.labels, unread))
         if columns is not None and entering is None and walk.shape(source)[dim] > 1:
-            facts.keep(columns.labels, f"reads channels that cannot be followed, at {node.name}")
+            facts.keep(columns.labels, f"read channels that cannot be followed, at {node.name}")
         if columns is None and entering is not None:
-            facts.keep(entering.labels, f"enters {node.target} with a weight that cannot be followed")
+            facts.keep(entering.labels, f"enter {node.target} with a weight that cannot be followed")
     if rows is None:
         return None
     facts.owned.append((rows.labels, rows.labels))
@@ -119,7 +119,7 @@ def join_groups(
     if entering is None or rows is None:
         for axis in (entering, columns, rows):
             if axis is not None:
-                facts.keep(axis.labels, f"is part of a grouped convolution that cannot be followed, {node.name}")
+                facts.keep(axis.labels, f"are part of a grouped convolution that cannot be followed, {node.name}")
         return torch.zeros(1, dtype=torch.bool)
     inputs, outputs = entering.labels.view(groups, -1), rows.labels.view(groups, -1)
     quiet, removed = entering.zero.view(groups, -1), rows.zero.view(groups, -1)
@@ -202,7 +202,7 @@ def pointwise(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
         for axes, shape in zip(found, shapes, strict=True):
             if dims not in axes and any(shape[dim] > 1 for dim in dims):
                 labels.append(torch.tensor(KEPT))
-                walk.facts.keep(labels[0], f"meets a tensor that cannot be followed, at {node.name}")
+                walk.facts.keep(labels[0], f"meet a tensor that cannot be followed, at {node.name}")
         merged = labels[0]
         if len(labels) > 1:
             merged = walk.facts.fresh(merged.numel()).view(merged.shape)
@@ -254,7 +254,15 @@ def permute(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
 
 def same(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a copy, a change of memory layout or number format, or dropout, which does nothing in eval mode."""
-    return walk.axes(next(value for value in arguments.values() if isinstance(value, Node)))
+    source = next(value for value in arguments.values() if isinstance(value, Node))
+    if source in walk.names:
+        walk.names[node] = walk.names[source]
+    return walk.axes(source)
+
+
+def check(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+    """Pass over an assertion that tracing has added."""
+    return []
 
 
 def expand(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
@@ -270,7 +278,7 @@ def cut(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     for axis in walk.axes(source):
         moved = axis.moved(lambda values: node.target(values, *others), walk.shape(source))  # type: ignore[operator]
         if not torch.equal(moved.labels.reshape(-1), axis.labels.reshape(-1)):
-            return walk.keep_inputs(node, f"is cut by {node.target}")
+            return walk.keep_inputs(node, f"are cut by {node.target}")
         result.append(moved)
     return result
 
@@ -282,7 +290,7 @@ def chunk(walk: Walk, node: Node, arguments: Arguments) -> Any:
     if channels is None and not any(dim % len(walk.shape(source)) in axis.dims for axis in walk.axes(source)):
         return [walk.axes(source) for _ in parts]
     if channels is None or len({part.shape[dim] for part in parts}) > 1:
-        return walk.keep_inputs(node, f"is cut by {node.target}")
+        return walk.keep_inputs(node, f"are cut by {node.target}")
     labels, zeros = channels.labels.view(len(parts), -1), channels.zero.view(len(parts), -1)
     walk.facts.unite(labels, labels[:1])
     shape = [1] * len(walk.shape(source))
@@ -348,7 +356,7 @@ def reduce(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     reduced = set(range(rank)) if dims is None else {dim % rank for dim in ([dims] if isinstance(dims, int) else dims)}
     for axis in walk.axes(source):
         if reduced.intersection(axis.dims):
-            return walk.keep_inputs(node, f"is reduced by {node.target}")
+            return walk.keep_inputs(node, f"are reduced by {node.target}")
     kept = [dim for dim in range(rank) if arguments.get("keepdim") or dim not in reduced]
 
     def drop(values: Tensor) -> Tensor:
@@ -360,21 +368,17 @@ def reduce(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
 def index_select(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a gather of channels by an index buffer, which slimming rewrites.
 
-    If the input has a channel that is always zero, an output channel can outlive its source, which is then read from
-    there; otherwise both are one channel.
+    An output channel is the input channel that it reads. One that reads a channel which is always zero is nobody
+    else's, and can be removed on its own.
     """
     source, dim, index = arguments["self"], arguments["dim"], arguments["index"]
     channels, reading = walk.channels(source, dim), walk.channels(index, 0)
     if channels is None or reading is None or index not in walk.names:
         return unknown(walk, node, arguments)
-    order = walk.tensors[walk.names[index]].cpu()
-    always_zero = (channels.zero & (channels.labels == KEPT)).nonzero()
-    zero = int(always_zero[-1]) if len(always_zero) else None
-    if zero is None:
-        walk.facts.unite(reading.labels, channels.labels[order])
-    else:
-        walk.facts.consumed.append((channels.labels, channels.zero))
-    walk.facts.gathers.append(Gather(walk.names[index], channels.labels, zero))
+    order = walk.tensors[walk.names[index]].long().cpu()
+    reads = ~(channels.zero & (channels.labels == KEPT))[order]
+    walk.facts.unite(reading.labels[reads], channels.labels[order][reads])
+    walk.facts.gathers.append(Gather(walk.names[index], channels.labels))
     return [walk.along(node, dim, Axis(reading.labels, channels.zero[order]))]
 
 
@@ -392,6 +396,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("permute", "transpose", "t", "numpy_T", "movedim"), permute),
     **dict.fromkeys(("contiguous", "clone", "alias", "detach", "to", "_to_copy", "type_as"), same),
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout"), same),
+    **dict.fromkeys(("_assert_tensor_metadata", "_assert_async"), check),
     **dict.fromkeys(("expand", "expand_as"), expand),
     **dict.fromkeys(("slice", "select", "narrow", "roll", "flip"), cut),
     "chunk": chunk,

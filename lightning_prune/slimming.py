@@ -49,8 +49,9 @@ def slim(model: Model, example_input: ExampleInput) -> Model:
     small = _cut(model, coupling, removed)
     if not _same(small, inputs, expected):
         small = _cut_what_works(model, coupling, removed, inputs, expected)
-    for layer, channels, reason in coupling.kept_layers():
-        log.info("kept %d channels of %s: they cannot be removed, because one %s", channels, layer, reason)
+    for reason, layers in coupling.zero_but_kept(model, removed).items():
+        named = ", ".join(f"{layer} ({count})" for layer, count in layers)
+        log.warning("slim kept zero filters that %s: %s", reason, named)
     return small
 
 
@@ -143,7 +144,7 @@ def _cut_what_works(
 ) -> Model:
     """Return the smallest model found by cutting one group after the other, without those that break the outputs."""
     cut = torch.zeros_like(removed)
-    small = copy.deepcopy(model)
+    small = _copy(model)
     for group in coupling.groups():
         units = coupling.without([group], [torch.ones(group.size, dtype=torch.bool)])
         candidate = cut | (units & removed)
@@ -160,23 +161,32 @@ def _cut_what_works(
 
 def _cut(model: Model, coupling: Coupling, removed: Tensor) -> Model:
     """Return a copy of `model` without the `removed` channels."""
-    small = copy.deepcopy(model)
+    small = _copy(model)
     keep = coupling.keep(removed)
     _replace_tensors(small, keep)
     tensors = stored_tensors(small)
     for gather in coupling.gathers:
-        stays = ~removed[coupling.channel[gather.source]]
-        position = stays.cumsum(0) - 1
-        if gather.zero is not None:
-            position[~stays] = position[gather.zero]
+        position = (~removed[coupling.channel[gather.source]]).cumsum(0) - 1
         index = tensors[gather.name]
-        index.copy_(position.to(index.device)[index])
+        index.copy_(position.to(index.device)[index.long()])
     groups = coupling.group_counts(keep)
     for name, module in small.named_modules():
         if isinstance(module, _ConvNd) and f"{name}.weight".removeprefix(".") in groups:
             module.groups = groups[f"{name}.weight".removeprefix(".")]
         for attribute, value in _widths(module).items():
             setattr(module, attribute, value)
+    return small
+
+
+def _copy(model: Model) -> Model:
+    """Return a deep copy that runs its own code: a compiled method would still be the original's."""
+    small = copy.deepcopy(model)
+    for module in small.modules():
+        for name, value in list(vars(module).items()):
+            if getattr(value, "_torchdynamo_orig_callable", None) is not None:
+                delattr(module, name)
+        if "_compiler_ctx" in vars(module):  # where a LightningModule notes that it is compiled
+            module._compiler_ctx = None
     return small
 
 

@@ -33,12 +33,10 @@ class Gather:
     Args:
         name: Name of the buffer.
         source: `(input_channels,)` labels of the input.
-        zero: Position of an input channel that is always zero, which replaces removed sources; None if there is none.
     """
 
     name: str
     source: Tensor
-    zero: int | None
 
 
 @dataclass(eq=False)

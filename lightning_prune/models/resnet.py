@@ -40,14 +40,15 @@ class PaddedShortcut(nn.Module):
         # The placement is data (a buffer) and not a constant in code, so that slimming can rewrite it when channels
         # of either side are removed: for the same reason nothing in forward depends on a width.
         first = (out_channels - in_channels) // 2
-        source = torch.full((out_channels,), in_channels)
+        # Floats, because weight averaging truncates the averages of integers: 0.9999 * 11 + 0.0001 * 11 becomes 10.
+        source = torch.full((out_channels,), float(in_channels))
         source[first : first + in_channels] = torch.arange(in_channels)
         self.register_buffer("source", source)
 
     def forward(self, x: Tensor) -> Tensor:
         """Place the channels of `x`, `(n, in_channels, h, w)`, among zeros: `(n, out_channels, h', w')`."""
         subsampled = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(subsampled, (0, 0, 0, 0, 0, 1)).index_select(1, self.source)
+        return F.pad(subsampled, (0, 0, 0, 0, 0, 1)).index_select(1, self.source.long())
 
 
 class BasicBlock(nn.Module):
