@@ -183,11 +183,11 @@ def finish(
         },
     )
     hard_from = pruner.hard_epoch if pruner else None
-    curves = plot_curves(folder, hard_from_epoch=hard_from, rows=rows)
+    plot_curves(folder, rows, hard_from_epoch=hard_from)
     console = Console()
     console.print(EndTable(rows))
-    console.print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))}")
-    console.print(f"Curves: {curves}")
+    files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    console.print(f"\nIn {os.path.relpath(folder)}: {', '.join(files)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def predict(cfg: DictConfig, model: LightningModule, data: InMemoryImages) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.callbacks.example_input import batch_input, given_input
+from lightning_prune.callbacks.run_length import total_epochs
 from lightning_prune.callbacks.targets import Sparsity, checked, targets
 from lightning_prune.coupling import Group, Residual, couple
 from lightning_prune.criteria.magnitude import Magnitude
@@ -201,7 +202,7 @@ class SoftFilterPruning(Callback):
 
     def _plan(self, trainer: Trainer) -> None:
         """Find out how many epochs the run has and with which one the hard phase begins."""
-        self._epochs = _total_epochs(trainer)
+        self._epochs = total_epochs(trainer)
         if self.hard_from is None:
             rank_zero_warn(
                 "hard_from=None resets filters after the last epoch without training on: expect to lose accuracy."
@@ -293,15 +294,3 @@ class SoftFilterPruning(Callback):
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
-
-
-def _total_epochs(trainer: Trainer) -> int | None:
-    """Return how many epochs a fit has at most, None if neither epochs nor steps end it."""
-    limits = [trainer.max_epochs] if trainer.max_epochs not in (None, -1) else []
-    if trainer.max_steps not in (None, -1):
-        trainer.fit_loop.setup_data()
-        batches = trainer.num_training_batches
-        if math.isfinite(batches):
-            steps = math.ceil(batches / trainer.accumulate_grad_batches)
-            limits.append(math.ceil(trainer.max_steps / max(1, steps)))
-    return min(limits) if limits else None
