@@ -156,3 +156,12 @@ def test_stages_can_have_any_depth_and_width():
 def test_wrong_arguments_are_named(build, message):
     with pytest.raises(InputError, match=message):
         build()
+
+
+def test_weight_averaging_leaves_padded_shortcuts_as_they_are():
+    network = resnet20()
+    average = torch.optim.swa_utils.get_ema_multi_avg_fn(0.9999)
+    averaged = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+    for _ in range(3):
+        averaged.update_parameters(network)
+    assert torch.equal(averaged.module.layer3[0].downsample.source, network.layer3[0].downsample.source)

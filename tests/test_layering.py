@@ -1,0 +1,77 @@
+"""Imports go downward only: an upward import fails here."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "lightning_prune"
+
+LAYERS = {
+    "errors": 0,
+    "tracing": 1,
+    **dict.fromkeys(("criteria", "granularities", "schedules", "distillation", "quantizers", "profiling"), 1),
+    **dict.fromkeys(("axes", "walk", "operators", "coupling", "masking", "losses"), 2),
+    "slimming": 3,
+    **dict.fromkeys(("callbacks", "search", "export", "plots", "report", "sweeps"), 4),
+    **dict.fromkeys(("models", "data"), 4),
+}
+OUTSIDE = {
+    1: {"torch"},
+    2: {"torch"},
+    3: {"torch"},
+    4: {"torch", "lightning", "torchmetrics", "rich", "matplotlib", "PIL", "pyarrow", "sklearn", "huggingface_hub"},
+}
+STANDARD = set(__import__("sys").stdlib_module_names)
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def imports(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.append(node.module or "")
+    return found
+
+
+def part(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def problems(name: str, imported: list[str]) -> list[str]:
+    layer, found = LAYERS[name], []
+    for module in imported:
+        first, *rest = module.split(".")
+        if first == "lightning_prune":
+            other = rest[0]
+            level = LAYERS[other]
+            sideways = {"models", "data"} & {name, other} and name != other and level == layer
+            if level > layer or sideways:
+                found.append(f"{name} imports {module}, which stands above or beside it")
+        elif first not in STANDARD and first not in OUTSIDE.get(layer, set()):
+            found.append(f"{name} imports {module}")
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_downward(path: Path) -> None:
+    assert problems(part(path), imports(path)) == []
+
+
+def test_upward_imports_are_seen() -> None:
+    assert problems("criteria", ["lightning_prune.masking"])
+    assert problems("coupling", ["lightning"])
+    assert problems("models", ["lightning_prune.callbacks.targets"])
+    assert problems("slimming", ["lightning_prune.callbacks"])
+    assert problems("callbacks", ["hydra"])
+    assert not problems("callbacks", ["lightning_prune.slimming", "torch", "math"])
+
+
+def test_families_list_nothing() -> None:
+    for init in PACKAGE.glob("*/__init__.py"):
+        if init.parent.name in ("criteria", "granularities", "schedules", "callbacks", "models", "data"):
+            assert imports(init) == []
