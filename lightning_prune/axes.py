@@ -9,47 +9,33 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """The channels of one tensor, along the dimensions on which they vary.
+    """The channels of one tensor, along the one dimension on which they vary.
 
     Args:
-        labels: int64, one label a channel, of the tensor's rank, with size 1 on every dimension on which the label
-            does not change, `(1, channels, 1, 1)` for an image batch.
-        zero: bool, of the same shape: True where the tensor is exactly zero for any input of the model.
+        dim: That dimension, counted from the last, which is -1; broadcasting does not change it.
+        labels: `(channels,)` int64, one label a channel.
+        zero: `(channels,)` bool, True where the tensor is exactly zero for any input of the model.
     """
 
+    dim: int
     labels: Tensor
     zero: Tensor
 
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """The dimensions on which the label changes."""
-        return tuple(dim for dim, size in enumerate(self.labels.shape) if size > 1)
-
-    def aligned(self, rank: int) -> "Axis":
-        """Return the same axis of a tensor that broadcasting has given leading dimensions up to `rank`."""
-        missing = (None,) * (rank - self.labels.ndim)
-        return Axis(self.labels[missing], self.zero[missing])
-
-    def moved(self, move: Callable[[Tensor], Tensor], shape: torch.Size) -> "Axis":
+    def moved(self, move: Callable[[Tensor], Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Return where the channels lie after `move`, which rearranges a tensor of `shape`.
 
         What an operator does to the values it does to their labels, so the operator itself is run on the labels.
+
+        Returns:
+            Labels and zeros, of the rank of the new tensor, with size 1 on every dimension on which they are constant.
         """
-        return Axis(*(_compressed(move(part.expand(shape))) for part in (self.labels, self.zero))).matched()
-
-    def matched(self) -> "Axis":
-        """Return labels and zeros with one shape."""
-        labels, zero = torch.broadcast_tensors(self.labels, self.zero)
-        return Axis(labels, zero)
-
-
-def _compressed(values: Tensor) -> Tensor:
-    """Return `values` with size 1 on every dimension along which they are constant."""
-    for dim in range(values.ndim):
-        first = values.narrow(dim, 0, 1)
-        if values.stride(dim) == 0 or bool((values == first).all()):
-            values = first
-    return values
+        codes = (2 * self.labels + self.zero).view(-1, *(1,) * (-1 - self.dim))
+        codes = move(codes.expand(shape))
+        for dim in range(codes.ndim):
+            first = codes.narrow(dim, 0, 1)
+            if codes.stride(dim) == 0 or torch.equal(codes, first.expand_as(codes)):
+                codes = first
+        return codes // 2, codes % 2 == 1
 
 
 def components(count: int, left: Tensor, right: Tensor) -> Tensor:

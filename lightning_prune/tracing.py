@@ -1,5 +1,6 @@
 """One way to look inside a model: its `torch.export` graph, taken in eval mode and without changing the model."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,11 +42,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return every parameter and buffer once, under the first name that leads to it."""
-    tensors = dict(model.named_parameters())
-    tensors.update(model.named_buffers())
-    return tensors
+def stored_tensors(model: nn.Module, duplicates: bool = False) -> dict[str, Tensor]:
+    """Return every parameter and buffer under the first name that leads to it, or under all with `duplicates`."""
+    parameters = model.named_parameters(remove_duplicate=not duplicates)
+    return {**dict(parameters), **dict(model.named_buffers(remove_duplicate=not duplicates))}
+
+
+def holder(name: str) -> str:
+    """Return the name of the module to which a stored tensor belongs, parametrized or not.
+
+    >>> holder("layer1.conv.weight"), holder("layer1.conv.parametrizations.weight.original")
+    ('layer1.conv', 'layer1.conv')
+    """
+    return name.rpartition(".")[0].partition(".parametrizations.")[0]
 
 
 def export(model: nn.Module, example_input: ExampleInput) -> ExportedProgram:
@@ -59,7 +68,8 @@ def export(model: nn.Module, example_input: ExampleInput) -> ExportedProgram:
     arguments = as_arguments(example_input)
     device = next((tensor.device for tensor in stored_tensors(model).values()), torch.device("cpu"))
     try:
-        with evaluating(model), torch.compiler.set_stance("force_eager"):
+        with evaluating(model), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # export warns of what modules do to themselves, and undoes it
             return torch.export.export(model, tuple(argument.to(device) for argument in arguments), strict=False)
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

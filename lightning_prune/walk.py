@@ -1,5 +1,6 @@
 """What a walk over a model's graph knows so far: the labels of every tensor, and the facts collected about them."""
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,9 @@ from lightning_prune.tracing import stored_tensors
 KEPT = 0
 """The label of every channel that can never be removed."""
 
+Arguments = dict[str, Any]
+"""The arguments of an operator by their names in its schema."""
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -25,18 +29,10 @@ class Slot:
     start: int
     size: int
 
-
-@dataclass(frozen=True, eq=False)
-class Gather:
-    """An index buffer that says which input channel each output channel reads.
-
-    Args:
-        name: Name of the buffer.
-        source: `(input_channels,)` labels of the input.
-    """
-
-    name: str
-    source: Tensor
+    @property
+    def labels(self) -> slice:
+        """The labels of its positions."""
+        return slice(self.start, self.start + self.size)
 
 
 @dataclass(eq=False)
@@ -53,7 +49,7 @@ class Facts:
         filters: Output channels of convolutions.
         costs: Stored weights of convolutions and linear layers, with how often each is multiplied for one input.
         whole_groups: Weights of convolutions that lose whole groups, with the number of outputs a group.
-        gathers: Index buffers whose values depend on the channels removed.
+        gathers: Index buffers that say which input channel each output channel reads: the labels of the input, by name.
     """
 
     slots: list[Slot] = field(default_factory=list)
@@ -65,21 +61,27 @@ class Facts:
     filters: list[Tensor] = field(default_factory=list)
     costs: list[tuple[str, int]] = field(default_factory=list)
     whole_groups: dict[str, int] = field(default_factory=dict)
-    gathers: list[Gather] = field(default_factory=list)
+    gathers: dict[str, Tensor] = field(default_factory=dict)
 
     def fresh(self, count: int) -> Tensor:
         """Return `(count,)` labels that nothing else has."""
         self.labels += count
         return torch.arange(self.labels - count, self.labels)
 
+    def slot_of(self, labels: Tensor) -> Slot | None:
+        """Return the slot in which all `labels` lie, None if there is none."""
+        before = bisect_right(self.slots, int(labels.min()), key=lambda slot: slot.start)
+        slot = self.slots[before - 1] if before else None
+        return slot if slot is not None and int(labels.max()) < slot.labels.stop else None
+
     def unite(self, left: Tensor, right: Tensor) -> None:
         """Record that two sets of labels, of shapes that broadcast, are the same channels position by position."""
-        pairs = torch.stack([part.reshape(-1) for part in torch.broadcast_tensors(left, right)]).unique(dim=1)
-        self.edges.append((pairs[0], pairs[1]))
+        shape = torch.broadcast_shapes(left.shape, right.shape)  # type: ignore[no-untyped-call]
+        self.edges.append((left.expand(shape).reshape(-1), right.expand(shape).reshape(-1)))
 
     def keep(self, labels: Tensor, reason: str) -> None:
         """Record that channels can never be removed, and why."""
-        self.kept.append((labels.unique(), reason))
+        self.kept.append((labels, reason))
 
     def own(self, owner: Tensor, parameter: Axis | None) -> Tensor | None:
         """Record that `parameter` has one entry for each channel of `owner`; return where that entry is zero."""
@@ -103,9 +105,8 @@ class Walk:
         self.values: dict[Node, Any] = {}
         self.names: dict[Node, str] = {}
         self.tensors = {name: tensor.detach() for name, tensor in stored_tensors(model).items()}
-        aliases = dict(model.named_parameters(remove_duplicate=False))
-        aliases.update(model.named_buffers(remove_duplicate=False))
         first_name = {id(tensor): name for name, tensor in stored_tensors(model).items()}
+        aliases = stored_tensors(model, duplicates=True)
         specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
         labelled: dict[str, list[Axis]] = {}
         for node in program.graph.find_nodes(op="placeholder"):
@@ -123,11 +124,17 @@ class Walk:
         for dim, size in enumerate(tensor.shape):
             if size == 1:
                 continue
-            zero = (tensor.movedim(dim, 0).reshape(size, -1) == 0).all(dim=1).cpu()
-            shape = [size if other == dim else 1 for other in range(tensor.ndim)]
+            others = [other for other in range(tensor.ndim) if other != dim]
+            zero = ~(tensor.any(dim=others) if others else tensor.bool()).cpu()
             self.facts.slots.append(Slot(name, dim, self.facts.labels, size))
-            axes.append(Axis(self.facts.fresh(size).view(shape), zero.view(shape)))
+            axes.append(Axis(dim - tensor.ndim, self.facts.fresh(size), zero))
         return axes
+
+    def origin(self, node: Node) -> str | None:
+        """Return the name of the stored tensor that a node is, or is made of alone, as a parametrized weight is."""
+        while node not in self.names and len(node.all_input_nodes) == 1:
+            node = node.all_input_nodes[0]
+        return self.names.get(node)
 
     def shape(self, node: Node) -> torch.Size:
         """Return the shape that a node's tensor has for the example input."""
@@ -140,24 +147,25 @@ class Walk:
         return value if isinstance(value, list) and all(isinstance(axis, Axis) for axis in value) else []
 
     def channels(self, node: object, dim: int) -> Axis | None:
-        """Return the axis of a node along `dim` alone, as `(channels,)`, or None if it has none."""
+        """Return the axis of a node along `dim`, or None if it has none."""
         if not isinstance(node, Node):
             return None
-        dims = (dim % len(self.shape(node)),)
-        found = [axis for axis in self.axes(node) if axis.dims == dims]
-        return Axis(found[0].labels.reshape(-1), found[0].zero.reshape(-1)) if found else None
+        dim = dim if dim < 0 else dim - len(self.shape(node))
+        return next((axis for axis in self.axes(node) if axis.dim == dim), None)
 
-    def along(self, node: Node, dim: int, channels: Axis) -> Axis:
-        """Return `channels`, `(channels,)`, as the axis of the tensor of `node` along `dim`."""
-        shape = [1] * len(self.shape(node))
-        shape[dim] = -1
-        return Axis(channels.labels.view(shape), channels.zero.view(shape))
+    def only(self, node: Node, dim: int) -> Axis | None:
+        """Return the axis of a node along `dim`, if any; keep the channels that lie on its other dimensions."""
+        channels = self.channels(node, dim)
+        for axis in self.axes(node):
+            if axis is not channels:
+                self.facts.keep(axis.labels, f"lie on another dimension than the channels that {node.name} mixes")
+        return channels
 
-    def keep_inputs(self, node: Node, reason: str) -> list[Axis]:
+    def keep_inputs(self, node: Node, reason: str | None = None) -> list[Axis]:
         """Keep every channel that enters `node`; return the axes of an output about which nothing is known."""
         for source in node.all_input_nodes:
             values = self.values.get(source, [])
             for axis in values if isinstance(values, list) else []:
                 for part in axis if isinstance(axis, list) else [axis]:
-                    self.facts.keep(part.labels, reason)
+                    self.facts.keep(part.labels, reason or f"enter {node.target}")
         return []

@@ -12,8 +12,8 @@ LAYERS = {
     "errors": 0,
     "tracing": 1,
     **dict.fromkeys(("criteria", "granularities", "schedules", "distillation", "quantizers", "profiling"), 1),
-    **dict.fromkeys(("axes", "walk", "operators", "coupling", "masking", "losses"), 2),
-    "slimming": 3,
+    **dict.fromkeys(("axes", "walk", "operators", "groups", "coupling", "masking", "losses"), 2),
+    **dict.fromkeys(("surgery", "slimming"), 3),
     **dict.fromkeys(("callbacks", "search", "export", "plots", "report", "sweeps"), 4),
     **dict.fromkeys(("models", "data"), 4),
 }

@@ -1,0 +1,141 @@
+"""Groups of filters that can be pruned: which channels compete, and in which tensors each of them lies."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_prune.tracing import holder
+from lightning_prune.walk import KEPT, Facts, Slot
+
+Residual = Literal["coupled", "inner", "independent"]
+"""How channels that residual adds tie together are pruned.
+
+* `"coupled"`: all layers that write to one stream are scored together and lose the same channels, which then go.
+* `"inner"`: streams stay whole; only channels that a single layer writes are pruned.
+* `"independent"`: every convolution on its own, as the papers do; what it loses in a stream stays in the slim model.
+"""
+
+
+Role = Literal["filter", "owned", "other"]
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """The part that one dimension of one stored tensor has in a group.
+
+    Args:
+        name: Name of the stored tensor.
+        dim: The dimension.
+        index: `(n_units, positions)` int64, the positions of each unit along `dim`.
+        role: `"filter"`, scored and zeroed by every pruner; `"owned"`, zeroed with its channel when that is to be
+            removed for good (bias, batch-norm scale and shift); `"other"`, only cut by slimming.
+    """
+
+    name: str
+    dim: int
+    index: Tensor
+    role: Role
+
+    @property
+    def layer(self) -> str:
+        """Name of the module that holds the tensor."""
+        return holder(self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Units that compete with each other: each unit is one channel, in all tensors that must lose it together."""
+
+    members: tuple[Member, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of units."""
+        return len(self.members[0].index)
+
+    @property
+    def filters(self) -> list[Member]:
+        """The members that are scored: the filters of convolutions."""
+        return [member for member in self.members if member.role == "filter"]
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the convolutions whose filters the group holds."""
+        return list(dict.fromkeys(member.layer for member in self.filters))
+
+
+def lone_group(facts: Facts, slot: Slot, parameters: set[str]) -> Group:
+    """Return the filters of one convolution, with what exists for each of them.
+
+    Args:
+        facts: What a walk has found.
+        slot: Where the filters lie.
+        parameters: Names of the tensors that can be pruned; the others are buffers.
+    """
+    members = [Member(slot.name, slot.dim, torch.arange(slot.size)[:, None], "filter")]
+    for owner, parameter in facts.owned:
+        unit = owner - slot.start
+        inside = (unit >= 0) & (unit < slot.size)
+        other = facts.slot_of(parameter[inside]) if inside.any() else None
+        if other is None or other == slot or other.name not in parameters:
+            continue
+        order = unit[inside].argsort(stable=True)
+        every = torch.arange(slot.size).repeat_interleave(len(order) // slot.size)
+        if torch.equal(unit[inside][order], every):
+            index = (parameter[inside][order] - other.start).view(slot.size, -1)
+            members.append(Member(other.name, other.dim, index, "owned"))
+    return Group(tuple(members))
+
+
+def coupled_groups(
+    facts: Facts, channel: Tensor, kept: Tensor, filters: list[Slot], parameters: set[str]
+) -> list[Group]:
+    """Return the channels that filters write and nothing keeps, by the tensors in which they lie.
+
+    Args:
+        facts: What a walk has found.
+        channel: `(labels,)`, the channel of each label.
+        kept: `(labels,)` bool, the channels that must stay.
+        filters: Where filters lie.
+        parameters: Names of the tensors that can be pruned; the others are buffers.
+    """
+    owned = torch.zeros(facts.labels, dtype=torch.bool)
+    for _, parameter in facts.owned:
+        owned[parameter] = True
+    kinds = _kinds(facts, channel).masked_fill(kept, KEPT)
+    places = _places(facts, channel, kinds)
+    result = []
+    for kind in dict.fromkeys(kind for slot in filters for kind in kinds[channel[slot.labels]].tolist()):
+        members = []
+        for slot, index in places[kind].items() if kind != KEPT else ():
+            role: Role = "filter" if slot in filters else "owned" if bool(owned[slot.start]) else "other"
+            members.append(Member(slot.name, slot.dim, index, role if slot.name in parameters else "other"))
+        if members:
+            result.append(Group(tuple(members)))
+    return result
+
+
+def _kinds(facts: Facts, channel: Tensor) -> Tensor:
+    """Return `(labels,)`: for each channel a number, the same for all that lie equally often in the same tensors."""
+    kinds = torch.ones(facts.labels, dtype=torch.int64)
+    for slot in facts.slots:
+        channels, times = torch.unique(channel[slot.labels], return_counts=True)
+        pairs = kinds[channels] * (1 + slot.size) + times
+        kinds[channels] = kinds.max() + 1 + torch.unique(pairs, return_inverse=True)[1]
+    return kinds
+
+
+def _places(facts: Facts, channel: Tensor, kinds: Tensor) -> dict[int, dict[Slot, Tensor]]:
+    """Return, by kind and slot, the positions of each channel of that kind, `(channels, positions)`."""
+    places: dict[int, dict[Slot, Tensor]] = defaultdict(dict)
+    for slot in facts.slots:
+        channels = channel[slot.labels]
+        order = (kinds[channels] * facts.labels + channels).argsort(stable=True)
+        found, sizes = torch.unique_consecutive(kinds[channels][order], return_counts=True)
+        for kind, index in zip(found.tolist(), torch.split(order, sizes.tolist()), strict=True):
+            if kind != KEPT:
+                places[kind][slot] = index.view(len(torch.unique_consecutive(channels[index])), -1)
+    return places

@@ -1,0 +1,100 @@
+"""Which rule each ATen operator follows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from lightning_prune.axes import Axis
+from lightning_prune.operators.elementwise import pointwise
+from lightning_prune.operators.layers import convolution, linear, normalization, prelu, spatial
+from lightning_prune.operators.movement import (
+    chunk,
+    concatenate,
+    cut,
+    gate,
+    index_select,
+    nothing,
+    pad,
+    permute,
+    reduce,
+    reshape,
+    same,
+    zeros_like,
+)
+from lightning_prune.walk import Arguments, Walk
+
+Rule = Callable[[Walk, Node, Arguments], Any]
+"""From the walk, a node and its arguments by schema name to the axes of the output, a list of such for several."""
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), convolution),
+    "linear": linear,
+    **dict.fromkeys(("batch_norm", "instance_norm"), normalization),
+    "prelu": prelu,
+    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"), spatial),
+    **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"), spatial),
+    **dict.fromkeys(("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"), spatial),
+    **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d"), spatial),
+    **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d"), spatial),
+    "upsample_trilinear3d": spatial,
+    **dict.fromkeys(("hardswish", "where"), pointwise),
+    **dict.fromkeys(("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze"), reshape),
+    **dict.fromkeys(("permute", "transpose", "t", "numpy_T", "mT", "movedim"), permute),
+    **dict.fromkeys(("contiguous", "clone", "alias", "detach", "to", "_to_copy", "type_as", "lift_fresh_copy"), same),
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "expand", "expand_as"), same),
+    "zeros_like": zeros_like,
+    **dict.fromkeys(
+        ("_assert_tensor_metadata", "_assert_async", "new_zeros", "new_ones", "new_full", "new_empty"), nothing
+    ),
+    **dict.fromkeys(("slice", "select", "narrow", "roll", "flip"), cut),
+    **dict.fromkeys(("chunk", "split", "split_with_sizes"), chunk),
+    "glu": gate,
+    "cat": concatenate,
+    **dict.fromkeys(("pad", "constant_pad_nd"), pad),
+    **dict.fromkeys(("mean", "sum", "std", "var", "amax", "amin", "max", "min"), reduce),
+    "index_select": index_select,
+}
+
+
+def visit(walk: Walk, node: Node) -> None:
+    """Apply the rule of a node's operator; one without a rule keeps every channel that enters it."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        walk.values[node] = _output(walk, node)
+        return
+    schema = node.target._schema
+    name = schema.name.removeprefix("aten::")
+    name = name.removesuffix("_") if schema.is_mutable else name
+    arguments = {argument.name: argument.default_value for argument in schema.arguments}
+    arguments.update(zip(arguments, node.args, strict=False))
+    arguments.update(node.kwargs)
+    rule = RULES.get(name, pointwise if torch.Tag.pointwise in node.target.tags else None)
+    walk.values[node] = rule(walk, node, arguments) if rule else walk.keep_inputs(node)
+    if schema.is_mutable:
+        _overwrite(walk, node.args[0], walk.values[node])
+
+
+def _output(walk: Walk, node: Node) -> list[Axis]:
+    """Return the axes of one output of an operator with several; keep what enters anything else."""
+    if getattr(node.target, "__name__", "") != "getitem":
+        return walk.keep_inputs(node)
+    source: Any = node.args[0]
+    outputs = walk.values.get(source, [])
+    return outputs[node.args[1]] if outputs and isinstance(outputs[0], list) else []
+
+
+def _overwrite(walk: Walk, written: Any, value: list[Axis]) -> None:
+    """Note what an operator has written into a tensor, and what is no longer zero in those that share its memory."""
+    zeros = {axis.dim: axis.zero for axis in value}
+    still_zero = all(bool((axis.zero <= zeros.get(axis.dim, False)).all()) for axis in walk.axes(written))
+    walk.values[written] = value
+    while not still_zero and _is_view(written):
+        written = written.args[0]
+        walk.values[written] = [Axis(a.dim, a.labels, torch.zeros_like(a.zero)) for a in walk.axes(written)]
+
+
+def _is_view(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and not schema.is_mutable and any(r.alias_info is not None for r in schema.returns)

@@ -1,0 +1,94 @@
+"""Cut channels out of modules."""
+
+import copy
+from typing import TypeVar
+
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from lightning_prune.coupling import Coupling
+from lightning_prune.tracing import holder, stored_tensors
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def cut(model: Model, coupling: Coupling, removed: Tensor) -> Model:
+    """Return a copy of `model` without the `removed` channels.
+
+    Args:
+        model: The model, which is not changed.
+        coupling: Its channels.
+        removed: `(labels,)` bool, the channels that go.
+    """
+    small = copy_of(model)
+    keep = coupling.keep(removed)
+    replace_tensors(small, keep)
+    tensors = stored_tensors(small)
+    for name, channels in coupling.gathers.items():
+        position = (~removed[channels]).cumsum(0) - 1
+        index = tensors[name]
+        index.copy_(position.to(index.device)[index.long()])
+    groups = {id(tensors[name]): number for name, number in coupling.group_counts(keep).items()}
+    for name, tensor in stored_tensors(small, duplicates=True).items():
+        module = small.get_submodule(holder(name))
+        if isinstance(module, _ConvNd) and id(tensor) in groups:
+            module.groups = groups[id(tensor)]
+    for module in small.modules():
+        for attribute, value in stated_widths(module).items():
+            setattr(module, attribute, value)
+    return small
+
+
+def copy_of(model: Model) -> Model:
+    """Return a deep copy that runs its own code: a compiled method would still be the original's."""
+    small = copy.deepcopy(model)
+    for module in small.modules():
+        if isinstance(module, OptimizedModule):  # which compiles its copy anew
+            continue
+        for name, value in list(vars(module).items()):
+            if getattr(value, "_torchdynamo_orig_callable", None) is not None:
+                delattr(module, name)
+        if "_compiler_ctx" in vars(module):  # where a LightningModule notes that it is compiled
+            vars(module)["_compiler_ctx"] = None
+    return small
+
+
+def replace_tensors(model: nn.Module, keep: dict[str, dict[int, Tensor]]) -> None:
+    """Cut the stored tensors of a model down, wherever they are used.
+
+    Args:
+        model: It is changed in place.
+        keep: The positions that stay, by tensor name and dimension.
+    """
+    tensors = stored_tensors(model, duplicates=True)
+    smaller: dict[int, Tensor] = {}
+    for name, dims in keep.items():
+        old = tensors[name]
+        tensor = old.detach()
+        for dim, positions in dims.items():
+            tensor = tensor.index_select(dim, positions.to(tensor.device))
+        smaller[id(old)] = nn.Parameter(tensor, old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+    for module in model.modules():
+        for store in (module._parameters, module._buffers):
+            for key, value in store.items():
+                if id(value) in smaller:
+                    store[key] = smaller[id(value)]  # type: ignore[assignment]
+
+
+def stated_widths(module: nn.Module) -> dict[str, int]:
+    """Return the attributes by which a module states its widths, read off its tensors."""
+    if isinstance(module, _ConvNd):
+        rows, columns = module.weight.shape[:2]
+        if module.transposed:
+            return {"in_channels": rows, "out_channels": columns * module.groups, "groups": module.groups}
+        return {"in_channels": columns * module.groups, "out_channels": rows, "groups": module.groups}
+    if isinstance(module, nn.Linear):
+        return {"in_features": module.weight.shape[1], "out_features": module.weight.shape[0]}
+    if isinstance(module, nn.PReLU):
+        return {"num_parameters": len(module.weight)}
+    if isinstance(module, _NormBase):
+        vector = module.weight if module.affine else module.running_mean
+        return {} if vector is None else {"num_features": len(vector)}
+    return {}
