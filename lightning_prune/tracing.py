@@ -33,8 +33,10 @@ def as_arguments(example_input: ExampleInput) -> tuple[Tensor, ...]:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every submodule into eval mode, without gradients, and give each its own mode back on leaving."""
     training = [module for module in model.modules() if module.training]
-    model.eval()
     try:
+        # Not `eval()`: modules override it, to merge weights for example, and the flags alone would not undo that.
+        for module in training:
+            module.training = False
         with torch.no_grad():
             yield
     finally:

@@ -208,10 +208,10 @@ def test_model_comes_back_in_training_mode_when_its_forward_fails():
 @pytest.mark.parametrize(
     ("example", "message"),
     [
-        ({"x": torch.zeros(1, 3)}, r"a tensor or a tuple of tensors, got \(dict\)"),
-        ([torch.zeros(1, 3)], r"got \(list\)"),
-        ((torch.zeros(1, 3), 2), r"got \(Tensor, int\)"),
-        ((), r"got \(\)"),
+        ({"x": torch.zeros(1, 3)}, "a tensor or a tuple of tensors, got dict"),
+        ([torch.zeros(1, 3)], "got list"),
+        ((torch.zeros(1, 3), 2), "got Tensor, int"),
+        ((), "got an empty tuple"),
         (torch.tensor(1.0), r"batch axis of 1 or more, got shape \(\)"),
         (torch.zeros(0, 3), r"got shape \(0, 3\)"),
     ],
