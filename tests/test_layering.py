@@ -75,3 +75,11 @@ def test_families_list_nothing() -> None:
     for init in PACKAGE.glob("*/__init__.py"):
         if init.parent.name in ("criteria", "granularities", "schedules", "callbacks", "models", "data"):
             assert imports(init) == []
+
+
+def test_entry_points_alone_import_hydra_and_nobody_imports_wandb() -> None:
+    entries = [ROOT / "train.py", *(ROOT / "scripts").rglob("*.py")]
+    for path in [*entries, *PACKAGE.rglob("*.py")]:
+        tops = {module.partition(".")[0] for module in imports(path)}
+        assert "wandb" not in tops, path
+        assert path in entries or not tops & {"hydra", "omegaconf"}, path

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 import train
 from lightning_prune import SparsityMonitor, load_slim, save_slim, slim
 from lightning_prune.models.classifier import ImageClassifier
+from lightning_prune.profiling import macs
 
 CONF = Path(train.__file__).parent / "conf"
 EPOCHS = 4
@@ -100,6 +101,8 @@ def test_every_method_ends_in_an_equal_slim_model(overrides: str, tmp_path: Path
     torch.testing.assert_close(slimmed, masked, rtol=0, atol=1e-4 * float(masked.abs().max()))
     sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in (module, small)]
     assert sizes[1] / sizes[0] == pytest.approx(float(fit.callback_metrics["params/ratio"]))
+    costs = [macs(model, images) for model in (module, small)]
+    assert costs[1] / costs[0] == pytest.approx(float(fit.callback_metrics["macs/ratio"]))
     assert sizes[1] < 0.7 * sizes[0] if callbacks else sizes[1] == sizes[0]
     save_slim(small, tmp_path / "slim.pt")
     again = load_slim(pieces(cfg)[0], tmp_path / "slim.pt").eval()

@@ -1,0 +1,78 @@
+"""What SparsityMonitor logs, against numbers worked by hand."""
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from lightning_prune import SparsityMonitor
+
+
+class Net(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3)
+        self.second = nn.Conv2d(4, 2, 1)
+        self.out = nn.Linear(2, 3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.second(torch.relu(self.first(image))).mean(dim=(2, 3))
+        return self.out(x)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self(batch).square().mean()  # type: ignore[no-any-return]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+class Zero(Callback):
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        with torch.no_grad():
+            pl_module.get_parameter("first.weight")[1:3] = 0  # two whole filters: 18 of 36 weights
+            pl_module.get_parameter("second.weight")[0, 0] = 0  # one weight of 8
+            pl_module.get_parameter("out.bias")[:] = 0  # a bias is no weight of a layer
+
+
+def test_metrics_are_counted_in_the_weights() -> None:
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        callbacks=[Zero(), SparsityMonitor()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Net(), DataLoader(torch.randn(5, 1, 6, 6), batch_size=5))
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert metrics["sparsity/first"] == 18 / 36
+    assert metrics["sparsity/second"] == 1 / 8
+    assert metrics["sparsity/out"] == 0
+    assert metrics["sparsity/total"] == pytest.approx(19 / (36 + 8 + 6))
+    # 4 x 4 positions: 16 * (36 + 8) + 6 multiply-accumulates, of which half of both convolutions' stay
+    assert metrics["macs/ratio"] == pytest.approx((16 * (18 + 4) + 6) / (16 * (36 + 8) + 6))
+    # 36 + 4 and 8 + 2 and 6 + 3 parameters: the first layer loses 18 + 2, the second 4
+    assert metrics["params/ratio"] == pytest.approx((59 - 24) / 59)
+
+
+def test_progress_bar_shows_the_total() -> None:
+    class Bar(Callback):
+        shown: dict[str, float]
+
+        def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            self.shown = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
+
+    bar = Bar()
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        callbacks=[SparsityMonitor(), bar],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Net(), DataLoader(torch.randn(5, 1, 6, 6), batch_size=5))
+    assert set(bar.shown) == {"sparsity/total"}
