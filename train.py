@@ -5,8 +5,11 @@ import logging
 import netrc
 import os
 import secrets
+import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +41,41 @@ LAST = Path("checkpoints/last.ckpt")
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
-    """Run one job; what a person got wrong ends it with one line."""
+    """Run one job; what a person got wrong ends it with one line, and in a sweep does not end the others."""
     try:
-        run(settled(cfg))
-    except InputError as error:
-        raise CompactHydraException(f"Error: {error}") from error
-    except InstantiationException as error:
-        if isinstance(error.__cause__, InputError):
+        with one_line():
+            cfg = settled(cfg)
+        run(cfg)
+    except CompactHydraException as error:
+        if HydraConfig.get().mode == RunMode.RUN:
+            raise
+        print(f"Job {HydraConfig.get().job.num}: {error}", file=sys.stderr)
+
+
+@contextmanager
+def one_line(trainer: Trainer | None = None) -> Iterator[None]:
+    """Turn what goes wrong into one line: all of it before training, and mistakes of a person always.
+
+    Before the first step an error is about what was typed; HYDRA_FULL_ERROR=1 shows where it came from.
+    """
+    start = trainer.global_step if trainer else 0
+    try:
+        yield
+    except CompactHydraException as error:
+        if isinstance(error, InstantiationException) and error.__cause__ is not None:
             key = str(error).rpartition("full_key: ")[2]
-            raise CompactHydraException(f"Error in {key}: {error.__cause__}") from error
+            raise CompactHydraException(f"Error in {key}: {first_line(error.__cause__)}") from error
         raise
+    except Exception as error:
+        if isinstance(error, InputError) or trainer is None or trainer.global_step == start:
+            raise CompactHydraException(f"Error: {first_line(error)}") from error
+        raise
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says in one line, with its type unless it is a person's mistake."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
 
 
 def settled(cfg: DictConfig) -> DictConfig:
@@ -75,47 +103,46 @@ def settled(cfg: DictConfig) -> DictConfig:
 
 def run(cfg: DictConfig) -> None:
     """Train by a configuration, then compare the dense, the masked and the slim model."""
-    folder = Path(cfg.run_folder)
     hush()
-    seed_everything(cfg.seed, workers=True, verbose=False)
-    strategy = {name: instantiate(options) for name, options in cfg.strategy.items()}
-    pruners = [callback for callback in strategy.values() if isinstance(callback, SoftFilterPruning)]
-    if len(pruners) > 1:
-        raise InputError(f"expected at most one strategy that prunes, got strategy=[{','.join(strategy)}]")
-    data: InMemoryImages = instantiate(cfg.data)
-    network = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
-    module = ImageClassifier(network, data.num_classes, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
-    module.example_input_array = data.example_input(2)
-    best = BestPrunedCheckpoint(
-        folder / LAST.parent, "best", monitor="val/accuracy", mode="max", enable_version_counter=False
-    )
-    last = ModelCheckpoint(folder / LAST.parent, LAST.stem, enable_version_counter=False)
-    callbacks: list[Callback] = [
-        *strategy.values(),
-        SparsityMonitor(),
-        LearningRateMonitor(),
-        RichProgressBar(),
-        best,
-        last,
-    ]
-    loggers: list[Logger] = [instantiate(options) for options in cfg.logger.values()]
-    trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=folder)
-    try:
-        for logger in loggers:
-            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    folder = Path(cfg.run_folder)
+    with one_line():
+        if not isinstance(cfg.latency_batch_size, int) or cfg.latency_batch_size < 1:
+            raise InputError(f"expected latency_batch_size to be at least 1, got {cfg.latency_batch_size}")
+        seed_everything(cfg.seed, workers=True, verbose=False)
+        strategy = {name: instantiate(options) for name, options in cfg.strategy.items()}
+        pruners = [callback for callback in strategy.values() if isinstance(callback, SoftFilterPruning)]
+        if len(pruners) > 1:
+            raise InputError(f"expected at most one strategy that prunes, got strategy=[{','.join(strategy)}]")
+        data: InMemoryImages = instantiate(cfg.data)
+        network = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
+        module = ImageClassifier(network, data.num_classes, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
+        module.example_input_array = data.example_input(2)
         checkpoint = folder / LAST if (folder / LAST).is_file() else None
         if checkpoint is not None:
             check_fits(module, checkpoint)
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        best = BestPrunedCheckpoint(
+            folder / LAST.parent, "best", monitor="val/accuracy", mode="max", enable_version_counter=False
+        )
+        last = ModelCheckpoint(folder / LAST.parent, LAST.stem, enable_version_counter=False)
+        watching = [SparsityMonitor(), LearningRateMonitor(), RichProgressBar()]
+        callbacks: list[Callback] = [*strategy.values(), *watching, best, last]
+        loggers: list[Logger] = [instantiate(options) for options in cfg.logger.values()]
+        trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=folder)
+    try:
+        for logger in loggers:
+            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+        with one_line(trainer):
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            chosen = best.best_model_path or last.best_model_path
+            if not chosen:
+                raise InputError(
+                    "expected at least one epoch of training, got none; set trainer.max_epochs to 1 or more"
+                )
         if trainer.is_global_zero:
-            finish(
-                cfg,
-                trainer,
-                module,
-                data,
-                pruners[0] if pruners else None,
-                best.best_model_path or last.best_model_path,
-            )
+            finish(cfg, trainer, module, data, pruners[0] if pruners else None, chosen)
+    except (KeyboardInterrupt, SystemExit):
+        print(f"Stopped. Go on with: python train.py resume={os.path.relpath(folder)}", file=sys.stderr)
+        raise
     finally:
         for logger in loggers:
             if isinstance(logger, WandbLogger):
@@ -131,8 +158,13 @@ def hush() -> None:
 
 
 def check_fits(module: LightningModule, checkpoint: Path) -> None:
-    """Refuse a checkpoint of another architecture, naming the first tensor that differs."""
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    """Refuse a damaged checkpoint or one of another architecture, naming the first tensor that differs."""
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:
+        raise InputError(
+            f"expected a checkpoint, got {checkpoint}, which is damaged; delete it to start anew"
+        ) from error
     own = module.state_dict()
     for name in sorted(own.keys() | saved.keys()):
         shapes = [tuple(state[name].shape) if name in state else "no such tensor" for state in (own, saved)]
@@ -213,6 +245,8 @@ class SweepReport(HydraCallback):
         """Report on the sweep's folder."""
         folder = Path(config.hydra.sweep.dir)
         Console().print(sweep_report(folder))
+        if any(not (job / "summary.json").is_file() for job in folder.iterdir() if job.is_dir()):
+            raise SystemExit(1)
 
 
 def existing_or(resume: str | None, default: str) -> str:

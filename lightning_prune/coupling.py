@@ -39,6 +39,11 @@ class Coupling:
         self._kept[list(self._reasons)] = True
 
     @property
+    def unread(self) -> list[str]:
+        """The parameters that `forward` does not read in eval mode, in an auxiliary head for example."""
+        return self._facts.unread
+
+    @property
     def gathers(self) -> dict[str, Tensor]:
         """The index buffers that choose among channels: the channels among which each does, by name."""
         return {name: self.channel[labels] for name, labels in self._facts.gathers.items()}

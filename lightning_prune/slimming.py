@@ -30,7 +30,8 @@ def slim(model: Model, example_input: ExampleInput) -> Model:
 
     A channel goes when it is exactly zero wherever a layer reads it: its filter, bias and batch-norm scale and shift
     are zero, in every layer that it is coupled with. Channels that the model's code fixes (its outputs, and what
-    enters an operator that cannot be followed) stay; the log names them.
+    enters an operator that cannot be followed) stay; the log names them. What is proven is what runs: `forward` in eval
+    mode, with inputs of this shape.
 
     Args:
         model: A masked model. It is not changed.
@@ -51,6 +52,8 @@ def slim(model: Model, example_input: ExampleInput) -> Model:
     for reason, layers in coupling.zero_but_kept(model, removed).items():
         named = ", ".join(f"{layer} ({count})" for layer, count in layers)
         log.warning("slim kept zero filters that %s: %s", reason, named)
+    if coupling.unread and bool(removed.any()):
+        log.warning("slim left as they are, because forward does not read them: %s", ", ".join(coupling.unread))
     return small
 
 
@@ -82,6 +85,9 @@ def load_slim(model: Model, path: str | os.PathLike[str]) -> Model:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         state, buffers, widths = saved["state_dict"], saved["buffers"], saved["widths"]
         small = _tensors({**state, **buffers})
+        plain = all(value > 0 for values in widths.values() for value in values.values() if isinstance(value, int))
+        if not plain or any(tensor.layout != torch.strided for tensor in small.values()):
+            raise ValueError
     except Exception as error:
         raise InputError(f"expected a file written by save_slim, got {path}, which cannot be read as one") from error
     own_state = model.state_dict()
@@ -93,6 +99,9 @@ def load_slim(model: Model, path: str | os.PathLike[str]) -> Model:
     }
     replace_tensors(model, {name: dims for name, dims in keep.items() if dims})
     modules = dict(model.named_modules())
+    if not widths.keys() <= modules.keys():
+        name = min(widths.keys() - modules.keys())
+        raise InputError(f"expected a slim {type(model).__name__}, got {path}: it tells the widths of a module {name}")
     for name, values in widths.items():
         for attribute, value in values.items():
             if attribute in stated_widths(modules[name]):

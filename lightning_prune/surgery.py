@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_prune.coupling import Coupling
+from lightning_prune.errors import InputError
 from lightning_prune.tracing import holder, stored_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -42,8 +43,19 @@ def cut(model: Model, coupling: Coupling, removed: Tensor) -> Model:
 
 
 def copy_of(model: Model) -> Model:
-    """Return a deep copy that runs its own code: a compiled method would still be the original's."""
-    small = copy.deepcopy(model)
+    """Return a deep copy that runs its own code: a compiled method would still be the original's.
+
+    Raises:
+        InputError: If something that the model holds cannot be copied.
+    """
+    try:
+        small = copy.deepcopy(model)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).partition('. ')[0]}"
+        raise InputError(
+            f"expected a {type(model).__name__} that copy.deepcopy can copy, got {reason}; drop or detach what "
+            "training has left in its attributes"
+        ) from error
     for module in small.modules():
         if isinstance(module, OptimizedModule):  # which compiles its copy anew
             continue

@@ -50,6 +50,7 @@ class Facts:
         costs: Stored weights of convolutions and linear layers, with how often each is multiplied for one input.
         whole_groups: Weights of convolutions that lose whole groups, with the number of outputs a group.
         gathers: Index buffers that say which input channel each output channel reads: the labels of the input, by name.
+        unread: Parameters that the traced code does not read.
     """
 
     slots: list[Slot] = field(default_factory=list)
@@ -62,6 +63,7 @@ class Facts:
     costs: list[tuple[str, int]] = field(default_factory=list)
     whole_groups: dict[str, int] = field(default_factory=dict)
     gathers: dict[str, Tensor] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
 
     def fresh(self, count: int) -> Tensor:
         """Return `(count,)` labels that nothing else has."""
@@ -116,6 +118,8 @@ class Walk:
                 if name not in labelled:
                     labelled[name] = self._label(name)
                 self.values[node], self.names[node] = labelled[name], name
+        read = {name for node, name in self.names.items() if node.users}
+        self.facts.unread = [name for name, _ in model.named_parameters() if name not in read]
 
     def _label(self, name: str) -> list[Axis]:
         """Give each position of each dimension of a stored tensor a label of its own."""

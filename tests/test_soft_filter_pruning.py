@@ -453,8 +453,12 @@ def test_module_that_takes_a_dictionary() -> None:
         (lambda: SoftFilterPruning({}), "at least one layer pattern"),
         (lambda: SoftFilterPruning(0.4, residual="some"), "residual to be one of coupled, inner, independent"),  # type: ignore[arg-type]
         (lambda: SoftFilterPruning(0.4, hard_from=1.0), r"hard_from to be None or in \[0, 1\), got 1.0"),
+        (lambda: SoftFilterPruning(0.4, every_n_epochs=1.5), "whole number of at least 1, got 1.5"),  # type: ignore[arg-type]
+        (lambda: SoftFilterPruning(0.4, hard_from="x"), "hard_from to be None or in"),  # type: ignore[arg-type]
+        (lambda: SoftFilterPruning(0.4, criterion="magnitude"), "criterion to be a function"),  # type: ignore[arg-type]
+        (lambda: SoftFilterPruning(0.4, schedule="x"), "schedule to be a function"),  # type: ignore[arg-type]
         (lambda: SoftFilterPruning(0.4, max_regrowth=0), "max_regrowth to be None or greater than 0, got 0"),
-        (lambda: SoftFilterPruning(0.4, every_n_epochs=0), "every_n_epochs to be at least 1, got 0"),
+        (lambda: SoftFilterPruning(0.4, every_n_epochs=0), "every_n_epochs to be a whole number of at least 1, got 0"),
     ],
 )
 def test_bad_arguments_are_refused_with_one_line(build: Callable[[], object], message: str) -> None:
@@ -479,6 +483,34 @@ def test_what_cannot_work_is_refused_before_the_first_step(pruner: Callable[[], 
         fit(model, pruner())
     assert "\n" not in str(caught.value)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in start.items())
+
+
+def test_frozen_layers_stay_as_they_are() -> None:
+    model = module()
+    model.block[0].requires_grad_(False)
+    start = model.block[0].weight.clone()
+    fit(model, SoftFilterPruning(0.4))
+    assert torch.equal(model.block[0].weight, start)
+    assert counts(zero_filters(model)) == [6, 0, 6, 4]
+
+
+def test_forward_with_two_inputs_and_a_monitor_beside() -> None:
+    class Two(Foreign):
+        def forward(self, image: Tensor, scale: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(image * scale[:, None, None, None])
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return self(*batch[:2]).square().mean()  # type: ignore[no-any-return]
+
+        validation_step = training_step  # type: ignore[assignment]
+
+    torch.manual_seed(0)
+    model = Two()
+    data = DataLoader(TensorDataset(torch.randn(16, 3, 8, 8), torch.rand(16), torch.zeros(16)), batch_size=8)
+    settings: dict[str, Any] = {"max_epochs": 2, "logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
+    Trainer(callbacks=[SoftFilterPruning(0.4), SparsityMonitor()], **settings, **quiet).fit(model, data, data)
+    assert counts(zero_filters(model)) == [6, 8, 6, 4]
 
 
 def test_module_without_convolutions_is_refused() -> None:

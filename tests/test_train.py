@@ -20,6 +20,7 @@ from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
 from lightning_prune import load_slim
+from lightning_prune.callbacks.best_pruned_checkpoint import BestPrunedCheckpoint
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.models.digits import digits_resnet
 from lightning_prune.report import read_metrics, read_summary
@@ -167,7 +168,41 @@ def test_sweep_ends_in_one_table_and_one_picture(tmp_path: Path) -> None:
     assert {OmegaConf.load(sweep / job / "config.yaml").sweep for job in jobs} == {
         sweep.relative_to(tmp_path).as_posix()
     }
-    assert "0.5" in result.stdout.splitlines()[-12:].__str__()
+    assert re.search(r"^ *3 +0.5 +2 ", result.stdout, re.MULTILINE)
+
+
+def test_a_mistake_in_one_job_of_a_sweep_does_not_cost_the_others(tmp_path: Path) -> None:
+    result = run("-m", "strategy=none,sfp", "sparsity=1.5", "logger=csv", *SHORT, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "Job 1: Error in strategy.sfp: expected sparsity in [0, 1), got 1.5" in result.stderr
+    assert "Traceback" not in result.stderr
+    sweep = the(tmp_path.glob("multirun/*/*"))
+    lines = (sweep / "sweep.csv").read_text().splitlines()
+    assert len(lines) == 3
+    assert lines[1].endswith(",")
+    assert lines[2].endswith("failed or unfinished")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_and_moved_run_says_how_to_go_on_and_does(stop: signal.Signals, tmp_path: Path) -> None:
+    options = command("strategy=sfp", "logger=csv", "trainer.max_epochs=200", "strategy.sfp.hard_from=0.01")
+    process = subprocess.Popen(options, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+    for _ in range(3000):
+        time.sleep(0.02)
+        if list(tmp_path.glob("outputs/*/*/checkpoints/best.ckpt")):
+            break
+    process.send_signal(stop)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    folder = the(tmp_path.glob("outputs/*/*"))
+    assert f"resume={folder.relative_to(tmp_path)}" in errors
+    moved = folder.rename(tmp_path / "moved")
+    best = torch.load(moved / "checkpoints/best.ckpt", weights_only=True)
+    state = BestPrunedCheckpoint(moved / "checkpoints", "best", monitor="val/accuracy", mode="max")
+    key = next(key for key in best["callbacks"] if key.startswith("BestPrunedCheckpoint"))
+    state.load_state_dict(best["callbacks"][key])
+    assert state.best_model_path == str(moved / "checkpoints" / "best.ckpt")
+    assert list(state.best_k_models) == [state.best_model_path]
 
 
 @pytest.mark.parametrize(
@@ -182,6 +217,11 @@ def test_sweep_ends_in_one_table_and_one_picture(tmp_path: Path) -> None:
         (["strategy=nothing"], "Could not find 'strategy/nothing'"),
         (["model=nothing"], "Could not find 'model/nothing'"),
         (["data=cifar10", "data.path=nowhere"], "data.path: expected a folder with parquet files, got"),
+        (["trainer.max_epochs=0"], "expected at least one epoch of training, got none"),
+        (["optimizer.lr=-1"], "Error: ValueError: Invalid learning rate: -1"),
+        (["seed=abc"], "Error: ValueError"),
+        (["latency_batch_size=0"], "expected latency_batch_size to be at least 1, got 0"),
+        (["data=image_folder"], "data.path"),
         (["resume=nowhere"], "expected the folder of a run, with a config.yaml in it, got nowhere"),
     ],
 )

@@ -24,7 +24,7 @@ def given_input(module: LightningModule, example_input: Any) -> tuple[Tensor, ..
 
 
 def batch_input(module: LightningModule, batch: Any) -> tuple[Tensor, ...]:
-    """Return what `forward` takes of a training batch: the batch itself, its first entry, or its entries by name.
+    """Return what `forward` takes of a training batch: the batch itself, its first entries, or its entries by name.
 
     Nothing is drawn for it: it is the batch with which training is about to begin.
 
@@ -33,15 +33,19 @@ def batch_input(module: LightningModule, batch: Any) -> tuple[Tensor, ...]:
     """
     if isinstance(batch, Mapping):
         return _by_name(module, batch)
-    first = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    if isinstance(first, Mapping):
-        return _by_name(module, first)
-    if not isinstance(first, Tensor):
+    entries = list(batch) if isinstance(batch, (tuple, list)) and batch else [batch]
+    if isinstance(entries[0], Mapping):
+        return _by_name(module, entries[0])
+    parameters = inspect.signature(module.forward).parameters.values()
+    needed = sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    found = entries[: max(1, needed)]
+    if not all(isinstance(entry, Tensor) for entry in found):
         raise InputError(
             f"expected the input of {type(module).__name__}.forward first in a training batch, got "
-            f"{type(first).__name__}; pass example_input to the callback or set the module's example_input_array"
+            f"{', '.join(type(entry).__name__ for entry in found)}; pass example_input to the callback or set the "
+            "module's example_input_array"
         )
-    return (first,)
+    return tuple(found)
 
 
 def _by_name(module: LightningModule, batch: Mapping[Any, Any]) -> tuple[Tensor, ...]:

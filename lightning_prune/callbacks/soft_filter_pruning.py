@@ -33,7 +33,8 @@ class SoftFilterPruning(Callback):
     During the soft phase every parameter trains; at the end of each epoch, before its validation and its checkpoint,
     the filters with the lowest scores are set to zero, chosen afresh each time. From `hard_from` on the choice is
     fixed: the filters, and the biases and batch-norm scales and shifts that belong to their channels, stay at zero
-    while the others train, so that `slim` can remove them without changing any output.
+    while the others train, so that `slim` can remove them without changing any output. Frozen layers, and layers
+    coupled with them, stay as they are.
 
     Args:
         sparsity: Fraction of the filters that each layer loses, in [0, 1), or such fractions by layer name pattern
@@ -81,12 +82,16 @@ class SoftFilterPruning(Callback):
     ) -> None:
         if residual not in get_args(Residual):
             raise InputError(f"expected residual to be one of {', '.join(get_args(Residual))}, got {residual!r}")
-        if every_n_epochs < 1:
-            raise InputError(f"expected every_n_epochs to be at least 1, got {every_n_epochs}")
-        if hard_from is not None and not 0 <= hard_from < 1:
-            raise InputError(f"expected hard_from to be None or in [0, 1), got {hard_from}")
-        if max_regrowth is not None and not max_regrowth > 0:
-            raise InputError(f"expected max_regrowth to be None or greater than 0, got {max_regrowth}")
+        if not isinstance(every_n_epochs, int) or every_n_epochs < 1:
+            raise InputError(f"expected every_n_epochs to be a whole number of at least 1, got {every_n_epochs!r}")
+        if hard_from is not None and not (isinstance(hard_from, int | float) and 0 <= hard_from < 1):
+            raise InputError(f"expected hard_from to be None or in [0, 1), got {hard_from!r}")
+        if max_regrowth is not None and not (isinstance(max_regrowth, int | float) and max_regrowth > 0):
+            raise InputError(f"expected max_regrowth to be None or greater than 0, got {max_regrowth!r}")
+        if not (criterion is None or isinstance(criterion, Mix) or callable(criterion)):
+            raise InputError(f"expected criterion to be a function such as Magnitude(), got {criterion!r}")
+        if not (schedule is None or callable(schedule)):
+            raise InputError(f"expected schedule to be a function such as Constant(), got {schedule!r}")
         self.sparsity = checked(sparsity)
         self.criterion = Magnitude() if criterion is None else criterion
         self.schedule = Constant() if schedule is None else schedule
@@ -222,7 +227,9 @@ class SoftFilterPruning(Callback):
         return 1.0 if end is None else min(1.0, epochs / end)
 
     def _find_groups(self, pl_module: LightningModule, arguments: tuple[Tensor, ...]) -> None:
+        trained = {name for name, parameter in pl_module.named_parameters() if parameter.requires_grad}
         groups = couple(pl_module, arguments).groups(self.residual)
+        groups = [group for group in groups if all(member.name in trained for member in group.filters)]
         self._groups = list(zip(groups, targets(groups, self.sparsity), strict=True))
 
     def _choose(self, pl_module: LightningModule, progress: float, roles: Iterable[str]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_prune.callbacks.example_input import batch_input, given_input
+from lightning_prune.callbacks.soft_filter_pruning import SoftFilterPruning
 from lightning_prune.coupling import Coupling, Group, couple
 from lightning_prune.tracing import ExampleInput
 
@@ -21,8 +22,8 @@ class SparsityMonitor(Callback):
       are all zero, over those of the dense model.
 
     Args:
-        example_input: What `forward` takes, a tensor or a tuple; by default the module's `example_input_array`, or else
-            the first training batch.
+        example_input: What `forward` takes, a tensor or a tuple; by default that of a pruner beside it, or else the
+            module's `example_input_array`, or else the first training batch.
     """
 
     def __init__(self, example_input: ExampleInput | None = None) -> None:
@@ -36,7 +37,9 @@ class SparsityMonitor(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Trace the model if its input is known already."""
-        arguments = given_input(pl_module, self.example_input)
+        pruners = [callback for callback in trainer.callbacks if isinstance(callback, SoftFilterPruning)]  # type: ignore[attr-defined]
+        given = [self.example_input, *(pruner.example_input for pruner in pruners)]
+        arguments = given_input(pl_module, next((example for example in given if example is not None), None))
         if arguments is not None:
             self._trace(pl_module, arguments)
 
