@@ -5,6 +5,7 @@ import logging
 import netrc
 import os
 import secrets
+import signal
 import sys
 import time
 import warnings
@@ -23,6 +24,7 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
@@ -140,9 +142,9 @@ def run(cfg: DictConfig) -> None:
                 )
         if trainer.is_global_zero:
             finish(cfg, trainer, module, data, pruners[0] if pruners else None, chosen)
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as stop:
         print(f"Stopped. Go on with: python train.py resume={os.path.relpath(folder)}", file=sys.stderr)
-        raise
+        raise SystemExit(128 + signal.SIGTERM if isinstance(stop, SIGTERMException) else 1) from stop
     finally:
         for logger in loggers:
             if isinstance(logger, WandbLogger):
