@@ -110,6 +110,8 @@ def run(cfg: DictConfig) -> None:
     with one_line():
         if not isinstance(cfg.latency_batch_size, int) or cfg.latency_batch_size < 1:
             raise InputError(f"expected latency_batch_size to be at least 1, got {cfg.latency_batch_size}")
+        if cfg.threads is not None:
+            torch.set_num_threads(cfg.threads)
         seed_everything(cfg.seed, workers=True, verbose=False)
         strategy = {name: instantiate(options) for name, options in cfg.strategy.items()}
         pruners = [callback for callback in strategy.values() if isinstance(callback, SoftFilterPruning)]

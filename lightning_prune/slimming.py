@@ -93,15 +93,15 @@ def load_slim(model: Model, path: str | os.PathLike[str]) -> Model:
     own_state = model.state_dict()
     own = _tensors({**own_state, **_left_out(model, own_state)})
     _check_fit(type(model).__name__, path, own, small)
+    modules = dict(model.named_modules())
+    if not widths.keys() <= modules.keys():
+        name = min(widths.keys() - modules.keys())
+        raise InputError(f"expected a slim {type(model).__name__}, got {path}: it tells the widths of a module {name}")
     keep = {
         name: {dim: torch.arange(size) for dim, size in enumerate(tensor.shape) if size != own[name].shape[dim]}
         for name, tensor in small.items()
     }
     replace_tensors(model, {name: dims for name, dims in keep.items() if dims})
-    modules = dict(model.named_modules())
-    if not widths.keys() <= modules.keys():
-        name = min(widths.keys() - modules.keys())
-        raise InputError(f"expected a slim {type(model).__name__}, got {path}: it tells the widths of a module {name}")
     for name, values in widths.items():
         for attribute, value in values.items():
             if attribute in stated_widths(modules[name]):

@@ -591,6 +591,7 @@ FIXED = {
     "max over channels": lambda x: x - x.max(1, keepdim=True)[0],
     "unit length": lambda x: F.normalize(x, dim=1),
     "roll": lambda x: x.roll(1, dims=1),
+    "shift": lambda x: F.pad(x, (0, 0, 0, 0, -1, 1)),
     "flip": lambda x: x.flip(1),
     "slice": lambda x: torch.cat([x[:, 5:], x[:, :5]], 1),
     "select": lambda x: x + x[:, :1],
@@ -725,6 +726,47 @@ def test_masked_filter_behind_a_batch_norm_without_affine_map_goes_when_its_mean
     assert shapes(small)["1.running_mean"] == (7,)
     assert small[1].num_features == 7
     assert difference(model, small, IMAGE()) < 1e-6
+
+
+def test_depthwise_filter_that_is_zero_does_not_read_its_channel():
+    model = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 8, groups=8), nn.ReLU(), conv(8, 4))
+    with torch.no_grad():
+        model[2].weight[3] = model[2].bias[3] = 0
+    small = slim(model, IMAGE())
+    assert (shapes(small)["0.weight"][0], small[2].groups) == (7, 7)
+    assert difference(model, small, IMAGE()) < 1e-5
+
+
+def test_zero_channel_that_is_written_to_through_a_view_is_alive(caplog):
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.first(x)
+        part = x[:, :, 1:].flatten(2, 2)
+        part += 1.0
+        return net.last(x)
+
+    model = Net(forward, first=conv(3, 8), last=conv(8, 4))
+    mask(model, couple(model, IMAGE()).groups())
+    small = slim(model, IMAGE())
+    assert shapes(small)["first.weight"][0] == 8
+    assert "relies on" not in caplog.text
+    assert difference(model, small, IMAGE()) == 0
+
+
+def test_index_buffer_that_chooses_from_two_tensors():
+    def forward(net: Net, x: Tensor) -> Tensor:
+        a, b = net.a(x), net.b(x)
+        return net.last(a.index_select(1, net.index) + b.index_select(1, net.index)) + net.all_of_a(a)
+
+    model = Net(forward, a=conv(3, 6), b=conv(3, 6), all_of_a=conv(6, 4), last=conv(3, 4))
+    model.register_buffer("index", torch.tensor([1, 3, 4]))
+    with torch.no_grad():
+        for channels, layer in (([0, 3], model.a), ([3], model.b)):
+            layer.weight[channels] = 0
+            layer.bias[channels] = 0
+    small = slim(model, IMAGE())
+    assert difference(model, small, IMAGE()) < 1e-5
+    assert [shapes(small)[name][0] for name in ("a.weight", "b.weight", "index")] == [4, 4, 2]
+    assert small.index.tolist() == [0, 2]
 
 
 def test_stream_channel_lives_as_long_as_one_layer_writes_to_it():

@@ -135,14 +135,15 @@ _AT_REST = {"running_mean": 0.0, "running_var": 1.0, "weight": 1.0, "bias": 0.0}
 
 
 def _silent_at_zero(walk: Walk, arguments: Arguments) -> Tensor:
-    """Return which channels a normalization maps from zero to zero, a scalar if that is the same for all."""
+    """Return which channels a normalization maps from zero to zero, a scalar if that is the same for all.
+
+    Without running statistics the mean is that of a channel which is zero.
+    """
     nodes = {key: arguments[key] for key in _AT_REST if arguments[key] is not None}
     if any(node not in walk.names for node in nodes.values()):
         return torch.tensor(False)
     stored = {key: walk.tensors[walk.names[node]] for key, node in nodes.items()}
     mean, variance, scale, shift = (stored.get(key, torch.tensor(value)) for key, value in _AT_REST.items())
-    if arguments.get("training") or arguments.get("use_input_stats"):
-        return (shift == 0).cpu()  # the mean of a channel that is zero is zero
     return (shift - scale * mean / torch.sqrt(variance + arguments["eps"]) == 0).cpu()
 
 
