@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +157,20 @@ def _proof(model: nn.Module, example_input: ExampleInput) -> Proof:
 
 
 def _outputs(model: nn.Module, arguments: tuple[Tensor, ...]) -> list[Tensor]:
-    with evaluating(model), torch.compiler.set_stance("force_eager"):
+    with evaluating(model), torch.compiler.set_stance("force_eager"), _full_precision():
         return [output for output in tree_leaves(model(*arguments)) if isinstance(output, Tensor)]
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Keep GPUs from rounding float32 to TF32, which they may do for one width of a layer and not for another."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    allowed = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = allowed
 
 
 def _holds(proof: Proof, model: nn.Module) -> bool:
@@ -178,9 +192,7 @@ def _close(output: Tensor, expected: Tensor) -> bool:
         return torch.equal(output, expected)
     finite = expected[expected.isfinite()].abs()
     scale = float(finite.max()) if len(finite) else 0.0
-    # Of float32, GPUs multiply the first 10 bits (TF32), or all, as the width of a layer suits them.
-    eps = 2**-10 if expected.is_cuda and expected.dtype == torch.float32 else torch.finfo(expected.dtype).eps
-    tolerance = max(TOLERANCE, 8 * eps)
+    tolerance = max(TOLERANCE, 8 * torch.finfo(expected.dtype).eps)
     return torch.allclose(output, expected, rtol=0.0, atol=tolerance * scale)
 
 
