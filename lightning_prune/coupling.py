@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_prune.axes import components
 from lightning_prune.errors import InputError
+from lightning_prune.granularities.channel import Channel
 from lightning_prune.groups import Group, Member, Residual, coupled_groups, lone_group
 from lightning_prune.operators.rules import visit
 from lightning_prune.tracing import ExampleInput, export, holder, stored_tensors
@@ -161,7 +162,7 @@ class Coupling:
         alive = "still reach a layer: by a bias, a batch-norm shift or another layer of their residual stream"
         result: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         for slot in self._writers():
-            weights = tensors[slot.name].detach().movedim(slot.dim, 0).flatten(1)
+            weights = Channel(slot.dim).units(tensors[slot.name].detach())
             channels = self.channel[slot.labels]
             for channel in channels[(weights == 0).all(dim=1).cpu() & ~removed[channels]].tolist():
                 result[self._reasons.get(channel, alive)][holder(slot.name)] += 1

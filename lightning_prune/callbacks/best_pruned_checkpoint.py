@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from lightning_prune.callbacks.soft_filter_pruning import SoftFilterPruning
+from lightning_prune.callbacks.soft_filter_pruning import pruners
 
 
 class BestPrunedCheckpoint(ModelCheckpoint):
@@ -20,8 +20,7 @@ class BestPrunedCheckpoint(ModelCheckpoint):
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Return whether to save now."""
-        pruners = [callback for callback in trainer.callbacks if isinstance(callback, SoftFilterPruning)]  # type: ignore[attr-defined]
-        return all(pruner.is_final for pruner in pruners) and super().check_monitor_top_k(trainer, current)
+        return all(pruner.is_final for pruner in pruners(trainer)) and super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of a checkpoint, looking for its files where this run's are."""

@@ -301,3 +301,8 @@ class SoftFilterPruning(Callback):
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+
+
+def pruners(trainer: Trainer) -> list[SoftFilterPruning]:
+    """Return the pruners among a trainer's callbacks."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, SoftFilterPruning)]  # type: ignore[attr-defined]

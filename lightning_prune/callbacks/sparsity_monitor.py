@@ -8,8 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_prune.callbacks.example_input import batch_input, given_input
-from lightning_prune.callbacks.soft_filter_pruning import SoftFilterPruning
+from lightning_prune.callbacks.soft_filter_pruning import pruners
 from lightning_prune.coupling import Coupling, Group, couple
+from lightning_prune.granularities.channel import Channel
 from lightning_prune.tracing import ExampleInput
 
 
@@ -37,8 +38,7 @@ class SparsityMonitor(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Trace the model if its input is known already."""
-        pruners = [callback for callback in trainer.callbacks if isinstance(callback, SoftFilterPruning)]  # type: ignore[attr-defined]
-        given = [self.example_input, *(pruner.example_input for pruner in pruners)]
+        given = [self.example_input, *(pruner.example_input for pruner in pruners(trainer))]
         arguments = given_input(pl_module, next((example for example in given if example is not None), None))
         if arguments is not None:
             self._trace(pl_module, arguments)
@@ -93,6 +93,6 @@ def silent_units(tensors: Mapping[str, Tensor], group: Group) -> Tensor:
     silent = torch.ones(group.size, dtype=torch.bool)
     for member in group.filters:
         tensor = tensors[member.name]
-        zero = (tensor.movedim(member.dim, 0).flatten(1) == 0).all(dim=1).cpu()
+        zero = (Channel(member.dim).units(tensor) == 0).all(dim=1).cpu()
         silent &= zero[member.index].all(dim=1)
     return silent
