@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from lightning_prune.axes import components
 from lightning_prune.errors import InputError
-from lightning_prune.granularities.channel import Channel
-from lightning_prune.groups import Group, Member, Residual, coupled_groups, lone_group
+from lightning_prune.granularities.channel import Channel, Residual
+from lightning_prune.groups import Group, Member, coupled_groups, lone_group
 from lightning_prune.operators.rules import visit
 from lightning_prune.tracing import ExampleInput, export, holder, stored_tensors
 from lightning_prune.walk import KEPT, Facts, Slot, Walk

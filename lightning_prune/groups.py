@@ -7,17 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_prune.granularities.channel import Residual
 from lightning_prune.tracing import holder
 from lightning_prune.walk import KEPT, Facts, Slot
-
-Residual = Literal["coupled", "inner", "independent"]
-"""How channels that residual adds tie together are pruned.
-
-* `"coupled"`: all layers that write to one stream are scored together and lose the same channels, which then go.
-* `"inner"`: streams stay whole; only channels that a single layer writes are pruned.
-* `"independent"`: every convolution on its own, as the papers do; what it loses in a stream stays in the slim model.
-"""
-
 
 Role = Literal["filter", "owned", "other"]
 

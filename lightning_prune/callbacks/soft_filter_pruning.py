@@ -245,7 +245,7 @@ class SoftFilterPruning(Callback):
                     shape = tensors[member.name].shape
                     keep = torch.ones(shape[member.dim], dtype=torch.bool)
                     keep[member.index[pruned].reshape(-1)] = False
-                    mask = Channel(member.dim).expand(keep, len(shape))
+                    mask = Channel(member.dim).expand(keep, shape)
                     masks[member.name] = masks[member.name] & mask if member.name in masks else mask
         return masks
 

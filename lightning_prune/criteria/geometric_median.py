@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_prune.criteria.criterion import Criterion
+
 
 @dataclass(frozen=True)
-class GeometricMedian:
+class GeometricMedian(Criterion):
     """Score a unit by the sum of its Euclidean distances to all units of its group.
 
     The units with the smallest sum lie nearest to the geometric median of the group: the others can replace them.

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_prune.criteria.criterion import Criterion
 from lightning_prune.errors import InputError
 
 
 @dataclass(frozen=True)
-class Magnitude:
+class Magnitude(Criterion):
     """Score a unit by the Lp norm of its weights; small filters are the least important.
 
     Args:

@@ -1,10 +1,8 @@
 """One criterion after the other, each for its share of the sparsity (FPGM-mix)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
+from lightning_prune.criteria.criterion import Criterion
 from lightning_prune.criteria.geometric_median import GeometricMedian
 from lightning_prune.criteria.magnitude import Magnitude
 from lightning_prune.errors import InputError
@@ -27,8 +25,8 @@ class Mix:
         by norm and 30 % by distance, a share of 0.25.
     """
 
-    first: Callable[[Tensor], Tensor] = field(default_factory=Magnitude)
-    then: Callable[[Tensor], Tensor] = field(default_factory=GeometricMedian)
+    first: Criterion = field(default_factory=Magnitude)
+    then: Criterion = field(default_factory=GeometricMedian)
     share: float = 0.25
 
     def __post_init__(self) -> None:
