@@ -2,16 +2,12 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lightning_prune.granularities.channel import Residual
 from lightning_prune.tracing import holder
-from lightning_prune.walk import KEPT, Facts, Slot
-
-Role = Literal["filter", "owned", "other"]
+from lightning_prune.walk import KEPT, Facts, Role, Slot
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +18,7 @@ class Member:
         name: Name of the stored tensor.
         dim: The dimension.
         index: `(n_units, positions)` int64, the positions of each unit along `dim`.
-        role: `"filter"`, scored and zeroed by every pruner; `"owned"`, zeroed with its channel when that is to be
-            removed for good (bias, batch-norm scale and shift); `"other"`, only cut by slimming.
+        role: What the tensor is to the channels; see `Role`.
     """
 
     name: str
@@ -50,8 +45,13 @@ class Group:
 
     @property
     def filters(self) -> list[Member]:
-        """The members that are scored: the filters of convolutions."""
+        """The members that write the channels: the filters of convolutions."""
         return [member for member in self.members if member.role == "filter"]
+
+    @property
+    def owned(self) -> list[Member]:
+        """The members that exist for the channels alone, and are zero when those are removed for good."""
+        return [member for member in self.members if member.role not in ("reader", "other")]
 
     @property
     def layers(self) -> list[str]:
@@ -68,7 +68,7 @@ def lone_group(facts: Facts, slot: Slot, parameters: set[str]) -> Group:
         parameters: Names of the tensors that can be pruned; the others are buffers.
     """
     members = [Member(slot.name, slot.dim, torch.arange(slot.size)[:, None], "filter")]
-    for owner, parameter in facts.owned:
+    for owner, parameter, role in facts.owned:
         unit = owner - slot.start
         inside = (unit >= 0) & (unit < slot.size)
         other = facts.slot_of(parameter[inside]) if inside.any() else None
@@ -78,7 +78,7 @@ def lone_group(facts: Facts, slot: Slot, parameters: set[str]) -> Group:
         every = torch.arange(slot.size).repeat_interleave(len(order) // slot.size)
         if torch.equal(unit[inside][order], every):
             index = (parameter[inside][order] - other.start).view(slot.size, -1)
-            members.append(Member(other.name, other.dim, index, "owned"))
+            members.append(Member(other.name, other.dim, index, role))
     return Group(tuple(members))
 
 
@@ -94,20 +94,30 @@ def coupled_groups(
         filters: Where filters lie.
         parameters: Names of the tensors that can be pruned; the others are buffers.
     """
-    owned = torch.zeros(facts.labels, dtype=torch.bool)
-    for _, parameter in facts.owned:
-        owned[parameter] = True
+    roles = _roles(facts, filters)
     kinds = _kinds(facts, channel).masked_fill(kept, KEPT)
     places = _places(facts, channel, kinds)
     result = []
     for kind in dict.fromkeys(kind for slot in filters for kind in kinds[channel[slot.labels]].tolist()):
         members = []
         for slot, index in places[kind].items() if kind != KEPT else ():
-            role: Role = "filter" if slot in filters else "owned" if bool(owned[slot.start]) else "other"
-            members.append(Member(slot.name, slot.dim, index, role if slot.name in parameters else "other"))
+            role = roles.get(slot, "other") if slot.name in parameters else "other"
+            members.append(Member(slot.name, slot.dim, index, role))
         if members:
             result.append(Group(tuple(members)))
     return result
+
+
+def _roles(facts: Facts, filters: list[Slot]) -> dict[Slot, Role]:
+    """Return what stored tensors are to the channels along one of their dimensions."""
+    roles: dict[Slot, Role] = {}
+    for labels in facts.readers:
+        if (slot := facts.slot_of(labels)) is not None:
+            roles[slot] = "reader"
+    for _, parameter, role in facts.owned:
+        if (slot := facts.slot_of(parameter)) is not None:
+            roles[slot] = role
+    return roles | dict.fromkeys(filters, "filter")
 
 
 def _kinds(facts: Facts, channel: Tensor) -> Tensor:

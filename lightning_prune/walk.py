@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,15 @@ from lightning_prune.tracing import stored_tensors
 
 KEPT = 0
 """The label of every channel that can never be removed."""
+
+Role = Literal["filter", "writer", "bias", "scale", "shift", "slope", "reader", "other"]
+"""What a stored tensor is to the channels along one of its dimensions.
+
+* `"filter"`, `"writer"`: it writes them: the weight of a convolution, and of any other layer.
+* `"bias"`, `"scale"`, `"shift"`, `"slope"`: it exists for them, behind the convolution, in a normalization, in a PReLU.
+* `"reader"`: it reads them: the weight of the layer behind.
+* `"other"`: anything else, the running statistics of a normalization for example.
+"""
 
 Arguments = dict[str, Any]
 """The arguments of an operator by their names in its schema."""
@@ -45,11 +54,13 @@ class Facts:
         edges: Pairs of labels that are one channel.
         kept: Labels that can never be removed, and why.
         consumed: Labels that a layer sums over, with True where they add nothing to the sum.
-        owned: A channel's labels, and those of a parameter that exists for it (its filter, its bias, its scale).
+        owned: A channel's labels, those of a parameter that exists for it, and what that parameter is to it.
+        readers: Input channels of the weights of layers, as these read them.
         filters: Output channels of convolutions.
         costs: Stored weights of convolutions and linear layers, with how often each is multiplied for one input.
         whole_groups: Weights of convolutions that lose whole groups, with the number of outputs a group.
         gathers: Index buffers that say which input channel each output channel reads: the labels of the input, by name.
+        activations: Outputs of activation functions, each with the channels on one of its dimensions.
         unread: Parameters that the traced code does not read.
     """
 
@@ -58,11 +69,13 @@ class Facts:
     edges: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     kept: list[tuple[Tensor, str]] = field(default_factory=list)
     consumed: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    owned: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    owned: list[tuple[Tensor, Tensor, Role]] = field(default_factory=list)
+    readers: list[Tensor] = field(default_factory=list)
     filters: list[Tensor] = field(default_factory=list)
     costs: list[tuple[str, int]] = field(default_factory=list)
     whole_groups: dict[str, int] = field(default_factory=dict)
     gathers: dict[str, Tensor] = field(default_factory=dict)
+    activations: list[tuple[Node, Axis]] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
 
     def fresh(self, count: int) -> Tensor:
@@ -85,13 +98,10 @@ class Facts:
         """Record that channels can never be removed, and why."""
         self.kept.append((labels, reason))
 
-    def own(self, owner: Tensor, parameter: Axis | None) -> Tensor | None:
-        """Record that `parameter` has one entry for each channel of `owner`; return where that entry is zero."""
-        if parameter is None:
-            return None
+    def own(self, owner: Tensor, parameter: Axis, role: Role) -> None:
+        """Record that `parameter` has one entry for each channel of `owner`, as its `role`."""
         self.unite(owner, parameter.labels)
-        self.owned.append((owner, parameter.labels))
-        return parameter.zero
+        self.owned.append((owner, parameter.labels, role))
 
 
 class Walk:

@@ -76,7 +76,7 @@ def mask(model: nn.Module, groups: list[Group], pruned: list[Tensor]) -> None:
     parameters = dict(model.named_parameters())
     for group, units in zip(groups, pruned, strict=True):
         for member in group.members:
-            if member.role != "other":
+            if member.role not in ("reader", "other"):
                 parameters[member.name].index_fill_(member.dim, member.index[units].reshape(-1), 0)
 
 
@@ -107,12 +107,12 @@ def test_a_channel_is_its_filter_what_belongs_to_it_and_who_reads_it():
     assert group.layers == ["0"]
     assert {(member.name, member.dim): member.role for member in group.members} == {
         ("0.weight", 0): "filter",
-        ("0.bias", 0): "owned",
-        ("1.weight", 0): "owned",
-        ("1.bias", 0): "owned",
+        ("0.bias", 0): "bias",
+        ("1.weight", 0): "scale",
+        ("1.bias", 0): "shift",
         ("1.running_mean", 0): "other",
         ("1.running_var", 0): "other",
-        ("5.weight", 1): "other",
+        ("5.weight", 1): "reader",
     }
     unit = positions(group, 3)
     assert unit.pop(("5.weight", 1)) == list(range(48, 64))  # 16 positions a channel
@@ -245,9 +245,9 @@ def test_fixed_filters_in_buffers_are_not_pruned_by_themselves():
     (group,) = couple(Blur(), torch.zeros(IMAGE)).groups()
     assert {member.name: member.role for member in group.members} == {
         "first.weight": "filter",
-        "first.bias": "owned",
+        "first.bias": "bias",
         "blur": "other",
-        "last.weight": "other",
+        "last.weight": "reader",
     }
     assert [g.layers for g in couple(Blur(), torch.zeros(IMAGE)).groups("independent")] == [["first"]]
 

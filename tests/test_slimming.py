@@ -70,7 +70,7 @@ def mask(model: nn.Module, groups: list[Group], fraction: float = 0.5) -> None:
     for group in groups:
         units = torch.randperm(group.size)[: int(fraction * group.size)]
         for member in group.members:
-            if member.role != "other":
+            if member.role not in ("reader", "other"):
                 parameters[member.name].index_fill_(member.dim, member.index[units].reshape(-1), 0)
 
 

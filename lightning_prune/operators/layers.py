@@ -54,16 +54,18 @@ def contract(walk: Walk, node: Node, arguments: Arguments, dim: int, out_dim: in
         dead = join_groups(walk, node, arguments, walk.channels(source, dim), columns, rows)
     else:
         dead = sum_over(walk, node, walk.channels(source, dim), columns)
+    if columns is not None:
+        facts.readers.append(columns.labels)
     if rows is None:
         return None
-    facts.owned.append((rows.labels, rows.labels))
+    facts.owned.append((rows.labels, rows.labels, "writer"))
     zero = rows.zero | dead
     if bias is not None:
         shift = walk.channels(bias, 0)
         if shift is None:
             facts.keep(rows.labels, f"have a bias that cannot be followed, at {node.name}")
             return Axis(dim, rows.labels, torch.zeros_like(zero))
-        facts.own(rows.labels, shift)
+        facts.own(rows.labels, shift, "bias")
         zero = zero & shift.zero
     return Axis(dim, rows.labels, zero)
 
@@ -122,7 +124,7 @@ def normalization(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
         return walk.keep_inputs(node)
     for key, axis in known.items():
         if key in ("weight", "bias"):
-            facts.own(channels.labels, axis)
+            facts.own(channels.labels, axis, "scale" if key == "weight" else "shift")
         else:
             facts.unite(channels.labels, axis.labels)
     zero = channels.zero & _silent_at_zero(walk, arguments)
@@ -154,7 +156,7 @@ def prelu(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
         channels = walk.channels(arguments["self"], 1)
         if channels is None:
             return walk.keep_inputs(node)
-        walk.facts.own(channels.labels, slopes)
+        walk.facts.own(channels.labels, slopes, "slope")
     return walk.axes(arguments["self"])
 
 
