@@ -29,8 +29,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor
 
-from lightning_prune import SoftFilterPruning, SparsityMonitor, __version__, save_slim, slim
+from lightning_prune import SparsityMonitor, __version__, save_slim, slim
 from lightning_prune.callbacks.best_pruned_checkpoint import BestPrunedCheckpoint
+from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.data.in_memory import InMemoryImages
 from lightning_prune.errors import InputError
 from lightning_prune.models.classifier import ImageClassifier
@@ -114,9 +115,7 @@ def run(cfg: DictConfig) -> None:
             torch.set_num_threads(cfg.threads)
         seed_everything(cfg.seed, workers=True, verbose=False)
         strategy = {name: instantiate(options) for name, options in cfg.strategy.items()}
-        pruners = [callback for callback in strategy.values() if isinstance(callback, SoftFilterPruning)]
-        if len(pruners) > 1:
-            raise InputError(f"expected at most one strategy that prunes, got strategy=[{','.join(strategy)}]")
+        pruners = [callback for callback in strategy.values() if isinstance(callback, Pruner)]
         data: InMemoryImages = instantiate(cfg.data)
         network = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
         module = ImageClassifier(network, data.num_classes, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
@@ -143,7 +142,7 @@ def run(cfg: DictConfig) -> None:
                     "expected at least one epoch of training, got none; set trainer.max_epochs to 1 or more"
                 )
         if trainer.is_global_zero:
-            finish(cfg, trainer, module, data, pruners[0] if pruners else None, chosen)
+            finish(cfg, trainer, module, data, pruners, chosen)
     except (KeyboardInterrupt, SystemExit) as stop:
         print(f"Stopped. Go on with: python train.py resume={os.path.relpath(folder)}", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM if isinstance(stop, SIGTERMException) else 1) from stop
@@ -183,17 +182,17 @@ def finish(
     trainer: Trainer,
     module: ImageClassifier,
     data: InMemoryImages,
-    pruner: SoftFilterPruning | None,
+    pruners: list[Pruner],
     checkpoint: str,
 ) -> None:
     """Test and measure the models that a run ends with, and write the report into its folder."""
     folder = Path(cfg.run_folder)
     module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
-    models: dict[str, LightningModule] = {"masked" if pruner else "dense": module.cpu()}
-    if pruner is not None:
-        if pruner.dense_state is not None:
+    models: dict[str, LightningModule] = {"masked" if pruners else "dense": module.cpu()}
+    if pruners:
+        if len(pruners) == 1 and pruners[0].dense_state is not None:
             dense = copy.deepcopy(module)
-            dense.load_state_dict(pruner.dense_state)
+            dense.load_state_dict(pruners[0].dense_state)
             models = {"dense": dense, **models}
         models["slim"] = slim(module, data.example_input(2))
         save_slim(models["slim"], folder / "slim.pt")
@@ -214,12 +213,12 @@ def finish(
             "overrides": list(cfg.overrides),
             "run_id": cfg.run_id,
             "checkpoint": os.path.relpath(checkpoint, folder),
-            "predictions_equal": torch.equal(*classes[-2:]) if pruner else None,
+            "predictions_equal": torch.equal(*classes[-2:]) if pruners else None,
             "versions": {"lightning_prune": __version__, "torch": torch.__version__},
         },
     )
-    hard_from = pruner.hard_epoch if pruner else None
-    plot_curves(folder, rows, hard_from_epoch=hard_from)
+    final_epochs = [pruner.final_epoch for pruner in pruners if pruner.final_epoch is not None]
+    plot_curves(folder, rows, hard_from_epoch=max(final_epochs, default=None))
     console = Console()
     console.print(EndTable(rows))
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
@@ -273,6 +272,12 @@ def wandb_offline() -> bool:
     return not (os.environ.get("WANDB_API_KEY") or entry)
 
 
+def share_of(epochs: int, share: float) -> int:
+    """Return a share of a run in epochs, at least one."""
+    return max(1, round(epochs * share))
+
+
+OmegaConf.register_new_resolver("share_of", share_of, replace=True)
 OmegaConf.register_new_resolver("existing_or", existing_or, replace=True)
 OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
 

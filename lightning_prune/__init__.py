@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from lightning_prune.callbacks.magnitude_pruning import MagnitudePruning
 from lightning_prune.callbacks.soft_filter_pruning import SoftFilterPruning
 from lightning_prune.callbacks.sparsity_monitor import SparsityMonitor
 from lightning_prune.profiling import profile
@@ -9,4 +10,13 @@ from lightning_prune.slimming import load_slim, save_slim, slim
 
 __version__ = version("lightning-prune")
 
-__all__ = ["SoftFilterPruning", "SparsityMonitor", "__version__", "load_slim", "profile", "save_slim", "slim"]
+__all__ = [
+    "MagnitudePruning",
+    "SoftFilterPruning",
+    "SparsityMonitor",
+    "__version__",
+    "load_slim",
+    "profile",
+    "save_slim",
+    "slim",
+]

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import Node
 
 from lightning_prune.axes import components
 from lightning_prune.errors import InputError
@@ -74,6 +76,21 @@ class Coupling:
     def _writes_alone(self, group: Group) -> bool:
         """Return whether a single layer writes the channels of a group; depthwise convolutions pass them on."""
         return len([member for member in group.filters if member.name not in self._facts.whole_groups]) <= 1
+
+    def activations(self, group: Group) -> Iterator[tuple[Node, int, Tensor]]:
+        """Yield where the channels of a group leave activation functions.
+
+        Returns:
+            A node of the graph, the dimension of its output, and `(n_units, positions)` the positions of each channel.
+        """
+        starts = {(slot.name, slot.dim): slot.start for slot in self._facts.slots}
+        first = group.members[0]
+        channels = self.channel[starts[first.name, first.dim] + first.index[:, 0]]
+        for node, axis in self._facts.activations:
+            inside = self.channel[axis.labels][None, :] == channels[:, None]
+            times = inside.sum(dim=1)
+            if times[0] > 0 and (times == times[0]).all():
+                yield node, axis.dim, inside.nonzero()[:, 1].view(len(channels), -1)
 
     def removable(self) -> Tensor:
         """Return `(labels,)` bool: the channels that can go without changing any output, seen at their first label.
@@ -181,7 +198,11 @@ def couple(model: nn.Module, example_input: ExampleInput) -> Coupling:
     """
     if not stored_tensors(model):
         raise InputError(f"expected a model with parameters, got {type(model).__name__} without any")
-    program = export(model, example_input)
+    return trace(model, export(model, example_input))
+
+
+def trace(model: nn.Module, program: ExportedProgram) -> Coupling:
+    """Follow the channels of a model through its exported graph."""
     walk = Walk(model, program)
     for node in program.graph.nodes:
         if node.op == "call_function":

@@ -1,18 +1,17 @@
 """From scores to masks, with exact counts, and from masks to weights that stay at zero."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_prune.criteria.criterion import Criterion
 from lightning_prune.criteria.mix import Mix
 from lightning_prune.errors import InputError
-
-Criterion = Callable[[Tensor], Tensor]
-"""Scores of `(n_units, unit_size)` weights, `(n_units,)`; higher is kept."""
+from lightning_prune.selection import lowest
 
 Rounding = Literal["floor", "round"]
 
@@ -44,38 +43,108 @@ def count(n_units: int, sparsity: float, rounding: Rounding = "round") -> int:
     return max(0, min(number, n_units - 1))
 
 
-def lowest(scores: Tensor, number: int) -> Tensor:
-    """Return `(n_units,)` bool, True for the `number` lowest scores; of equal scores the first goes first.
-
-    Raises:
-        InputError: If a score is not a number.
-    """
-    if scores.isnan().any():
-        raise InputError("expected finite weights to score, got NaN: the training has diverged")
-    chosen = torch.zeros_like(scores, dtype=torch.bool)
-    chosen[scores.argsort(stable=True)[:number]] = True
-    return chosen
-
-
-def prune(units: Tensor, criterion: Criterion | Mix, sparsity: float, rounding: Rounding = "round") -> Tensor:
-    """Return which units go.
+def prune(
+    units: Tensor,
+    criterion: Criterion | Mix,
+    sparsity: float,
+    rounding: Rounding = "round",
+    gone: Tensor | None = None,
+) -> Tensor:
+    """Return which units go, looking at their weights alone.
 
     Args:
         units: `(n_units, unit_size)` weights.
         criterion: What scores them.
         sparsity: Fraction of units that go, in [0, 1).
         rounding: How their number is rounded; see `count`.
+        gone: `(n_units,)` bool, units that go in any case and count; None if there are none.
 
     Returns:
         `(n_units,)` bool, True = pruned.
     """
+    gone = torch.zeros(len(units), dtype=torch.bool, device=units.device) if gone is None else gone
     if not isinstance(criterion, Mix):
-        return lowest(criterion(units), count(len(units), sparsity, rounding))
-    pruned = prune(units, criterion.first, criterion.share * sparsity, rounding)
+        scores = criterion(units).masked_fill(gone, -math.inf)
+        return lowest([scores], count(len(units), sparsity, rounding))[0]
+    pruned = prune(units, criterion.first, criterion.share * sparsity, rounding, gone)
     rest = (~pruned).nonzero().reshape(-1)
+    scores = criterion.then(units[rest]).masked_fill(gone[rest], -math.inf)
     number = min(count(len(units), (1 - criterion.share) * sparsity, rounding), len(rest) - 1)
-    pruned[rest[lowest(criterion.then(units[rest]), number)]] = True
+    pruned[rest[lowest([scores], number)[0]]] = True
     return pruned
+
+
+def prune_each(
+    scores: Sequence[Tensor],
+    sparsities: Sequence[float],
+    removable: Sequence[Tensor | None],
+    runs: Sequence[int],
+) -> list[Tensor]:
+    """Return which units go when each layer loses its own share.
+
+    Args:
+        scores: `(n_units,)` for each layer; the lowest go first.
+        sparsities: Fraction of units that each layer loses, in [0, 1).
+        removable: `(n_units,)` bool for each layer, the units that may go; None where all may.
+        runs: Number of runs of consecutive units in each layer that all lose the same fraction.
+
+    Returns:
+        `(n_units,)` bool for each layer, True = pruned.
+    """
+    result = []
+    for layer, sparsity, free, parts in zip(scores, sparsities, removable, runs, strict=True):
+        number = count(len(layer) // parts, sparsity)
+        if free is not None:
+            layer, number = layer.masked_fill(~free, math.inf), min(number, int(free.sum()))
+        if parts == 1:
+            result += lowest([layer], number)
+        else:
+            order = layer.view(parts, -1).argsort(dim=1, stable=True)[:, :number]
+            pruned = torch.zeros_like(layer, dtype=torch.bool).view(parts, -1)
+            result.append(pruned.scatter_(1, order, True).view(-1))
+    return result
+
+
+def prune_together(
+    scores: Sequence[Tensor], sparsity: float, removable: Sequence[Tensor | None], floor: float
+) -> list[Tensor]:
+    """Return which units go when the units of all layers compete with each other.
+
+    Args:
+        scores: `(n_units,)` for each layer; the lowest of all go first.
+        sparsity: Fraction of all units that go, in [0, 1).
+        removable: `(n_units,)` bool for each layer, the units that may go; None where all may.
+        floor: Fraction of its units that every layer keeps, in [0, 1), at least one.
+
+    Returns:
+        `(n_units,)` bool for each layer, True = pruned.
+
+    Raises:
+        InputError: If the layers would have to keep more than the sparsity leaves.
+    """
+    layers = [
+        layer if free is None else layer.masked_fill(~free, math.inf)
+        for layer, free in zip(scores, removable, strict=True)
+    ]
+    smallest = [max(1, math.ceil(floor * len(layer) - 1e-9)) for layer in layers]
+    free_units = [
+        len(layer) if free is None else int(free.sum()) for layer, free in zip(layers, removable, strict=True)
+    ]
+    room = sum(min(f, len(layer) - kept) for f, layer, kept in zip(free_units, layers, smallest, strict=True))
+    number = min(count(sum(map(len, layers)), sparsity), sum(free_units))
+    if number > room:
+        raise InputError(
+            f"expected sparsity of at most {room / sum(map(len, layers)):.4f}, so that every layer keeps a fraction "
+            f"floor={floor} of its units, got {sparsity:.4f}; lower the sparsity or the floor"
+        )
+    while True:
+        pruned = lowest(layers, number)
+        short = [i for i, gone in enumerate(pruned) if len(gone) - int(gone.sum()) < smallest[i]]
+        if not short:
+            return pruned
+        for i in short:
+            safe = ~lowest([layers[i]], len(layers[i]) - smallest[i])[0]
+            layers[i] = layers[i].masked_fill(safe, math.inf)
 
 
 @torch.no_grad()

@@ -44,7 +44,7 @@ _PANELS = {
 
 
 def draw_curves(
-    curves: Curves, title: str, *, accuracies: Mapping[str, float], hard_from_epoch: int | None = None
+    curves: Curves, title: str, *, accuracies: Mapping[str, float], hard_from_epoch: float | None = None
 ) -> Figure:
     """Draw accuracy, and below it what pruning leaves, over the epochs.
 
@@ -52,7 +52,7 @@ def draw_curves(
         curves: Fractions in [0, 1]; what was not logged is left out, and so is a panel without any line.
         title: Heading, usually the run.
         accuracies: Test accuracy by model, stated beside the heading.
-        hard_from_epoch: Epochs finished when the masks are fixed; the rest of the run is shaded.
+        hard_from_epoch: Epochs, not always whole, after which the masks are final; the rest of the run is shaded.
 
     Raises:
         InputError: If there is nothing to draw.
@@ -116,7 +116,7 @@ def _set_epochs(grid: Sequence[Axes], epochs: Sequence[int]) -> None:
     grid[0].xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
-def _shade(grid: Sequence[Axes], start: int) -> None:
+def _shade(grid: Sequence[Axes], start: float) -> None:
     left, right = grid[0].get_xlim()
     if start > right:
         return

@@ -79,13 +79,13 @@ def _logged(file: Path) -> Iterator[tuple[int, dict[str, float]]]:
             yield int(epoch) + 1, metrics
 
 
-def plot_curves(run_folder: Path, rows: Sequence[Row] = (), *, hard_from_epoch: int | None = None) -> Path:
+def plot_curves(run_folder: Path, rows: Sequence[Row] = (), *, hard_from_epoch: float | None = None) -> Path:
     """Draw `curves.png` into a run folder: accuracy, sparsity and remaining MACs over the epochs.
 
     Args:
         run_folder: See `read_metrics`.
         rows: Models whose test accuracy is stated.
-        hard_from_epoch: Epochs finished when the masks are fixed; the rest of the run is shaded.
+        hard_from_epoch: Epochs, not always whole, after which the masks are final; the rest of the run is shaded.
 
     Raises:
         InputError: If the folder has no logged metrics, or none of those that are drawn.

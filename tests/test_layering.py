@@ -12,8 +12,9 @@ LAYERS = {
     "errors": 0,
     "tracing": 1,
     **dict.fromkeys(("criteria", "granularities", "schedules", "distillation", "quantizers", "profiling"), 1),
-    **dict.fromkeys(("axes", "walk", "operators", "groups", "coupling", "masking", "losses"), 2),
-    **dict.fromkeys(("surgery", "slimming"), 3),
+    **dict.fromkeys(("axes", "walk", "operators", "groups", "coupling", "weights", "pools"), 2),
+    **dict.fromkeys(("selection", "masking", "choosing", "held_masks", "losses", "sensitivity", "activations"), 2),
+    **dict.fromkeys(("surgery", "slimming", "permutation"), 3),
     **dict.fromkeys(("callbacks", "search", "export", "plots", "report", "sweeps"), 4),
     **dict.fromkeys(("models", "data"), 4),
 }

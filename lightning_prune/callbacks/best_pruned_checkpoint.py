@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from lightning_prune.callbacks.soft_filter_pruning import pruners
+from lightning_prune.callbacks.pruner import pruners
 
 
 class BestPrunedCheckpoint(ModelCheckpoint):

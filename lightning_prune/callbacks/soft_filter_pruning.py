@@ -1,33 +1,32 @@
 """Soft filter pruning and its relatives: SFP, ASFP, FPGM."""
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, get_args
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
-from lightning_prune.callbacks.example_input import batch_input, given_input
+from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.callbacks.run_length import total_epochs
 from lightning_prune.callbacks.targets import Sparsity, checked, targets
-from lightning_prune.coupling import Group, Residual, couple
+from lightning_prune.criteria.criterion import Criterion
 from lightning_prune.criteria.magnitude import Magnitude
 from lightning_prune.criteria.mix import Mix
 from lightning_prune.errors import InputError
-from lightning_prune.granularities.channel import Channel
-from lightning_prune.masking import Criterion, apply_masks, limit_norms, momenta, prune, slice_norms
+from lightning_prune.granularities.channel import Channel, Residual
+from lightning_prune.masking import apply_masks, limit_norms, prune, slice_norms
+from lightning_prune.pools import Pool, channel_pools, join
 from lightning_prune.schedules.constant import Constant
 from lightning_prune.tracing import ExampleInput
 
 Schedule = Callable[[float, float], float]
 
 
-class SoftFilterPruning(Callback):
+class SoftFilterPruning(Pruner):
     """Zero the least important filters after every epoch, let them grow back, and fix them at last.
 
     During the soft phase every parameter trains; at the end of each epoch, before its validation and its checkpoint,
@@ -43,7 +42,7 @@ class SoftFilterPruning(Callback):
         criterion: Scores of filters; `Magnitude()` is SFP, `GeometricMedian()` is FPGM, `Mix()` their mix.
         schedule: Sparsity on the way through the soft phase; `Constant()` is SFP, `Asymptotic()` is ASFP.
         residual: Treatment of residual streams: `"coupled"`, `"inner"` or `"independent"` (the paper's); see
-            `lightning_prune.coupling.Residual`.
+            `lightning_prune.granularities.channel.Residual`.
         every_n_epochs: Epochs from one reset to the next.
         prune_before_training: Also reset before the first epoch, as the authors' code does; for pretrained models.
             From random weights it freezes filters behind a ReLU, which then never get a gradient.
@@ -80,39 +79,36 @@ class SoftFilterPruning(Callback):
         keep_dense: bool = False,
         example_input: ExampleInput | None = None,
     ) -> None:
-        if residual not in get_args(Residual):
-            raise InputError(f"expected residual to be one of {', '.join(get_args(Residual))}, got {residual!r}")
         if not isinstance(every_n_epochs, int) or every_n_epochs < 1:
             raise InputError(f"expected every_n_epochs to be a whole number of at least 1, got {every_n_epochs!r}")
         if hard_from is not None and not (isinstance(hard_from, int | float) and 0 <= hard_from < 1):
             raise InputError(f"expected hard_from to be None or in [0, 1), got {hard_from!r}")
         if max_regrowth is not None and not (isinstance(max_regrowth, int | float) and max_regrowth > 0):
             raise InputError(f"expected max_regrowth to be None or greater than 0, got {max_regrowth!r}")
-        if not (criterion is None or isinstance(criterion, Mix) or callable(criterion)):
-            raise InputError(f"expected criterion to be a function such as Magnitude(), got {criterion!r}")
+        if not (criterion is None or isinstance(criterion, Mix | Criterion)):
+            raise InputError(f"expected criterion to be a criterion such as Magnitude(), got {criterion!r}")
         if not (schedule is None or callable(schedule)):
             raise InputError(f"expected schedule to be a function such as Constant(), got {schedule!r}")
         self.sparsity = checked(sparsity)
         self.criterion = Magnitude() if criterion is None else criterion
+        if isinstance(self.criterion, Criterion) and self.criterion.needs != "weights":
+            raise InputError(
+                f"expected a criterion that looks at weights alone, got {criterion!r}; use MagnitudePruning with "
+                "granularity Channel(), at the command line strategy=gmp granularity=filter"
+            )
         self.schedule = Constant() if schedule is None else schedule
-        self.residual: Residual = residual
         self.every_n_epochs = every_n_epochs
         self.prune_before_training = prune_before_training
         self.hard_from = hard_from
         self.max_regrowth = max_regrowth
         self.keep_dense = keep_dense
-        self.example_input = example_input
-        self._forget()
+        self.residual = residual
+        super().__init__(Channel(residual=residual), example_input)
 
     def _forget(self) -> None:
-        self.masks: dict[str, Tensor] | None = None
-        """bool masks by parameter name once the choice is fixed, True = kept; they broadcast over the parameters."""
-        self.dense_state: dict[str, Tensor] | None = None
-        """The module's state just before the last reset, on the CPU."""
-        self._groups: list[tuple[Group, float]] | None = None
-        self._masked: list[tuple[Tensor, Tensor]] = []
+        super()._forget()
+        self._pools: list[tuple[Pool, float]] = []
         self._limits: dict[str, Tensor] = {}
-        self._hooks: list[RemovableHandle] = []
         self._epochs: int | None = None
         self.hard_epoch: int | None = None
         """Number of epochs after which the choice is fixed, known when training starts."""
@@ -120,38 +116,26 @@ class SoftFilterPruning(Callback):
     @property
     def is_final(self) -> bool:
         """Whether the choice of filters is fixed."""
-        return self.masks is not None
+        return self._held is not None
+
+    @property
+    def final_epoch(self) -> float | None:
+        """Epochs after which the choice is fixed; None before training starts and without a hard phase."""
+        return self.hard_epoch
 
     # The run ----------------------------------------------------------------------------------------------------------
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start anew for each fit; a checkpoint's state is loaded after this."""
-        if stage == "fit":
-            self._forget()
-
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot work, find what can be pruned, and hook into the optimizers."""
-        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
-            name = type(trainer.strategy).__name__
-            raise InputError(f"expected a strategy that keeps whole weights on every device, got {name}; use ddp")
-        self._plan(trainer)
-        arguments = given_input(pl_module, self.example_input)
-        if arguments is not None:
-            self._find_groups(pl_module, arguments)
-        if self.masks is not None:
-            self._set_masks(pl_module, self.masks)
+        super().on_fit_start(trainer, pl_module)
         self._limits = {name: limit.to(pl_module.get_parameter(name)) for name, limit in self._limits.items()}
-        self._hooks = [
-            optimizer.register_step_post_hook(self._after_step(pl_module)) for optimizer in trainer.optimizers
-        ]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Make up for what had to wait for the first batch."""
-        if self._groups is None:
-            self._find_groups(pl_module, batch_input(pl_module, batch))
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if trainer.global_step == 0 and batch_idx == 0 and not self.is_final:
             if self.hard_epoch == 0:
-                self._fix(pl_module)
+                self._fix(trainer, pl_module)
             elif self.prune_before_training:
                 self._reset(pl_module, self._progress(0))
 
@@ -163,49 +147,30 @@ class SoftFilterPruning(Callback):
             return
         epochs = trainer.current_epoch + 1
         if epochs in (self.hard_epoch, self._epochs):
-            self._fix(pl_module)
+            self._fix(trainer, pl_module)
         elif epochs % self.every_n_epochs == 0:
             self._reset(pl_module, self._progress(epochs))
 
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Mask the weights again in case a callback has put averaged ones in their place."""
-        if batch_idx == 0:
-            self._enforce()
-
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fix the choice if the run has ended before its hard phase."""
-        if not self.is_final and self._groups is not None:
+        if not self.is_final and self._found:
             rank_zero_warn(
                 "The run ended in its soft phase: the filters were removed after the last validation and checkpoint."
             )
-            self._fix(pl_module)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Mask the weights again in case a callback has averaged them at the end of training."""
-        self._enforce()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the optimizers."""
-        self._unhook()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the optimizers."""
-        self._unhook()
+            self._fix(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the fixed masks and the dense weights, if there are any yet, and the limits of filters' norms."""
-        return {"masks": self.masks, "dense_state": self.dense_state, "limits": self._limits}
+        return {**super().state_dict(), "dense_state": self.dense_state, "limits": self._limits}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of a checkpoint."""
-        self.masks, self.dense_state = state_dict["masks"], state_dict["dense_state"]
-        self._limits = state_dict["limits"]
+        super().load_state_dict(state_dict)
+        self.dense_state, self._limits = state_dict["dense_state"], state_dict["limits"]
 
     # The parts --------------------------------------------------------------------------------------------------------
 
-    def _plan(self, trainer: Trainer) -> None:
+    def _plan(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out how many epochs the run has and with which one the hard phase begins."""
         self._epochs = total_epochs(trainer)
         if self.hard_from is None:
@@ -226,32 +191,26 @@ class SoftFilterPruning(Callback):
         end = self.hard_epoch or self._epochs
         return 1.0 if end is None else min(1.0, epochs / end)
 
-    def _find_groups(self, pl_module: LightningModule, arguments: tuple[Tensor, ...]) -> None:
-        trained = {name for name, parameter in pl_module.named_parameters() if parameter.requires_grad}
-        groups = couple(pl_module, arguments).groups(self.residual)
-        groups = [group for group in groups if all(member.name in trained for member in group.filters)]
-        self._groups = list(zip(groups, targets(groups, self.sparsity), strict=True))
+    def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
+        if arguments is None:
+            return False
+        pools = channel_pools(pl_module, arguments, self.residual)
+        self._pools = list(zip(pools, targets(pools, self.sparsity), strict=True))
+        return True
 
-    def _choose(self, pl_module: LightningModule, progress: float, roles: Iterable[str]) -> dict[str, Tensor]:
-        """Return masks over all members with one of the `roles`, chosen by the filters as they are now."""
+    def _choose(self, pl_module: LightningModule, progress: float, owned: bool) -> dict[str, Tensor]:
+        """Return masks over the filters, and over what else they own, chosen by the filters as they are now."""
         tensors = {name: tensor.detach() for name, tensor in pl_module.named_parameters()}
         masks: dict[str, Tensor] = {}
-        for group, final in self._groups or []:
-            units = [Channel(m.dim).units(tensors[m.name])[m.index.to(tensors[m.name].device)] for m in group.filters]
-            matrix = torch.cat([unit.flatten(1).float() for unit in units], dim=1)
-            pruned = prune(matrix, self.criterion, self.schedule(progress, final), rounding="floor").cpu()
-            for member in group.members:
-                if member.role in roles:
-                    shape = tensors[member.name].shape
-                    keep = torch.ones(shape[member.dim], dtype=torch.bool)
-                    keep[member.index[pruned].reshape(-1)] = False
-                    mask = Channel(member.dim).expand(keep, shape)
-                    masks[member.name] = masks[member.name] & mask if member.name in masks else mask
+        for pool, final in self._pools:
+            units = pool.matrix(tensors, Criterion.reads)
+            pruned = prune(units, self.criterion, self.schedule(progress, final), rounding="floor")
+            join(masks, pool.masks(~pruned, owned))
         return masks
 
     def _reset(self, pl_module: LightningModule, progress: float) -> None:
         """Zero the filters with the lowest scores; nothing holds them there but a limit of how far they grow back."""
-        for name, mask in self._choose(pl_module, progress, ("filter",)).items():
+        for name, mask in self._choose(pl_module, progress, owned=False).items():
             weight = pl_module.get_parameter(name).data
             mask = mask.to(weight)
             if self.max_regrowth is not None:
@@ -261,48 +220,13 @@ class SoftFilterPruning(Callback):
                 self._limits[name] = limit.masked_fill(mask == 1, math.inf)
             apply_masks([weight], [mask])
 
-    def _fix(self, pl_module: LightningModule) -> None:
+    def _fix(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose for the last time and hold everything that belongs to the chosen filters at zero from now on."""
         if self.keep_dense:
             self.dense_state = {name: tensor.cpu().clone() for name, tensor in pl_module.state_dict().items()}
         self._limits = {}
-        self._set_masks(pl_module, self._choose(pl_module, 1.0, ("filter", "owned")))
-        self._enforce()
+        self._hold(trainer, pl_module, self._choose(pl_module, 1.0, owned=True))
 
-    def _set_masks(self, pl_module: LightningModule, masks: dict[str, Tensor]) -> None:
-        parameters = dict(pl_module.named_parameters())
-        for name, mask in masks.items():
-            fits = name in parameters and mask.ndim == parameters[name].ndim
-            if not fits or any(m not in (1, s) for m, s in zip(mask.shape, parameters[name].shape, strict=True)):
-                raise InputError(f"expected masks for {type(pl_module).__name__}, got one of {name} that does not fit")
-        self.masks = masks
-        self._masked = [(parameters[name], mask.to(parameters[name])) for name, mask in masks.items()]
-
-    def _enforce(self, optimizers: Iterable[Optimizer] = ()) -> None:
-        """Zero what the fixed masks remove, in the weights and in the running averages of the optimizers."""
-        averages = momenta(optimizers, [weight for weight, _ in self._masked])
-        pairs = [
-            (tensor, mask)
-            for (weight, mask), states in zip(self._masked, averages, strict=True)
-            for tensor in (weight.data, *states)
-        ]
-        apply_masks([tensor for tensor, _ in pairs], [mask for _, mask in pairs])
-
-    def _after_step(self, pl_module: LightningModule) -> Callable[[Optimizer, Any, Any], None]:
-        """Return the hook that every optimizer runs after a step that it really made."""
-
-        def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-            self._enforce((optimizer,))
-            limit_norms([pl_module.get_parameter(name).data for name in self._limits], self._limits.values())
-
-        return hook
-
-    def _unhook(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-
-
-def pruners(trainer: Trainer) -> list[SoftFilterPruning]:
-    """Return the pruners among a trainer's callbacks."""
-    return [callback for callback in trainer.callbacks if isinstance(callback, SoftFilterPruning)]  # type: ignore[attr-defined]
+    def _after_step(self, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        super()._after_step(pl_module, optimizer)
+        limit_norms([pl_module.get_parameter(name).data for name in self._limits], self._limits.values())

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_prune.callbacks.example_input import batch_input, given_input
-from lightning_prune.callbacks.soft_filter_pruning import pruners
+from lightning_prune.callbacks.pruner import pruners
 from lightning_prune.coupling import Coupling, Group, couple
 from lightning_prune.granularities.channel import Channel
 from lightning_prune.tracing import ExampleInput

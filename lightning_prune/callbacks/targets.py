@@ -1,11 +1,30 @@
-"""Which sparsity a group of coupled layers is pruned to."""
+"""Which sparsity each layer, or each group of coupled layers, is pruned to."""
 
-from collections.abc import Mapping
+import logging
+import math
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Literal
 
-from lightning_prune.coupling import Group
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
 from lightning_prune.errors import InputError
+from lightning_prune.granularities.channel import Channel
+from lightning_prune.granularities.granularity import Granularity
 from lightning_prune.masking import check_sparsity
+from lightning_prune.pools import ChannelPool, Pool, channel_pools, weight_pools
+from lightning_prune.tracing import holder
+from lightning_prune.weights import depthwise_layers, prunable_weights
+
+log = logging.getLogger(__name__)
+
+Skip = Literal["first", "last", "depthwise"]
+"""Which layers are left as they are, whatever their sparsity: the first or the last registered one that has a weight,
+or depthwise convolutions, unless channels are pruned: then those follow the channel that they pass on."""
+
+Uncut = Literal["skip", "refuse"]
+"""What happens to a layer whose shape a granularity cannot cut: it is left as it is, or refused before training."""
 
 Sparsity = float | Mapping[str, float]
 """One fraction of units for every layer, or one for each layer name pattern, of which the first that matches counts."""
@@ -24,28 +43,99 @@ def checked(sparsity: Sparsity) -> Sparsity:
     return {pattern: check_sparsity(value, f"sparsity[{pattern}]") for pattern, value in sparsity.items()}
 
 
-def targets(groups: list[Group], sparsity: Sparsity) -> list[float]:
-    """Return the final sparsity of each group: the lowest that any of its layers is to have.
+def settled(sparsity: Sparsity | None, granularity: Granularity) -> Sparsity:
+    """Return the sparsity that is asked for, or that the granularity fixes by itself.
+
+    Raises:
+        InputError: If neither gives one, they differ, or a fraction is not in [0, 1).
+    """
+    fixed = granularity.sparsity
+    if fixed is None:
+        if sparsity is None:
+            raise InputError(f"expected a sparsity in [0, 1) for granularity {granularity!r}, got None")
+        return checked(sparsity)
+    if sparsity is None:
+        return fixed
+    sparsity = checked(sparsity)
+    for value in sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]:
+        if value != 0 and not math.isclose(value, fixed, rel_tol=1e-3):
+            raise InputError(
+                f"expected sparsity {fixed:.4g} for {granularity!r}, which fixes it, got {value}; leave it out, at the "
+                "command line with sparsity=null"
+            )
+    return sparsity
+
+
+def find_pools(
+    module: LightningModule, arguments: tuple[Tensor, ...] | None, granularity: Granularity, uncut: Uncut
+) -> list[Pool] | None:
+    """Return what can be pruned in a module; None if that takes `arguments` of its `forward`, and there are none.
+
+    Raises:
+        InputError: If a layer cannot be cut and is to be refused.
+    """
+    if isinstance(granularity, Channel) and not (granularity.dim == 1 and granularity.residual == "independent"):
+        return None if arguments is None else channel_pools(module, arguments, granularity.residual, granularity.dim)
+    pools, reasons = weight_pools(module, granularity)
+    for layer, reason in reasons.items():
+        if uncut == "refuse":
+            raise InputError(f"{layer}: {reason}")
+        log.info("%s is not pruned: %s", layer, reason)
+    return pools
+
+
+def without_skipped(pools: Sequence[Pool], module: LightningModule, skip: Collection[Skip]) -> list[Pool]:
+    """Return the pools that have none of the layers to skip."""
+    layers = list(dict.fromkeys(holder(name) for name in prunable_weights(module)))
+    skipped = {*(layers[:1] if "first" in skip else ()), *(layers[-1:] if "last" in skip else ())}
+    depthwise = depthwise_layers(module) if "depthwise" in skip else set()
+    return [
+        pool
+        for pool in pools
+        if not skipped & set(pool.layers) and (isinstance(pool, ChannelPool) or not depthwise & set(pool.layers))
+    ]
+
+
+def erdos_renyi_kernel(shapes: Sequence[Sequence[int]], sparsity: float) -> list[float]:
+    """Return the sparsity of each weight, so that all together have `sparsity`; see `choosing.Scope`.
+
+    >>> [round(s, 4) for s in erdos_renyi_kernel([(16, 16, 3, 3), (64, 64, 3, 3)], 0.8)]
+    [0.4366, 0.8227]
+    """
+    sizes = [math.prod(shape) for shape in shapes]
+    raw = [sum(shape) / size for shape, size in zip(shapes, sizes, strict=True)]
+    dense: set[int] = set()
+    while True:
+        kept = (1 - sparsity) * sum(sizes) - sum(sizes[i] for i in dense)
+        scale = kept / max(1e-12, sum(raw[i] * sizes[i] for i in range(len(raw)) if i not in dense))
+        full = {i for i in range(len(raw)) if i not in dense and scale * raw[i] > 1}
+        if not full:
+            return [0.0 if i in dense else 1 - scale * raw[i] for i in range(len(raw))]
+        dense |= full
+
+
+def targets(pools: Sequence[Pool], sparsity: Sparsity) -> list[float]:
+    """Return the final sparsity of each pool: the lowest that any of its layers is to have.
 
     Layers that no pattern matches are to have none, and a group is never pruned further than one of its layers allows.
 
     Args:
-        groups: Groups of filters.
+        pools: Pools of units.
         sparsity: A fraction, or fractions by pattern; `*` stands for any characters, dots included.
 
     Raises:
         InputError: If there is nothing to prune, or a pattern matches no layer that can be pruned.
     """
-    if not groups:
-        raise InputError("expected a model with convolutions whose channels can be removed, found none")
+    if not pools:
+        raise InputError("expected a model with layers that can be pruned, found none")
     if not isinstance(sparsity, Mapping):
-        return [sparsity] * len(groups)
-    layers = sorted({layer for group in groups for layer in group.layers})
+        return [sparsity] * len(pools)
+    layers = sorted({layer for pool in pools for layer in pool.layers})
     for pattern in sparsity:
         if not any(fnmatchcase(layer, pattern) for layer in layers):
             some = ", ".join(layers[:8]) + (", ..." if len(layers) > 8 else "")
             raise InputError(f"expected sparsity[{pattern}] to match a prunable layer, got no match among {some}")
-    found = [min(_first_match(layer, sparsity) for layer in group.layers) for group in groups]
+    found = [min(_first_match(layer, sparsity) for layer in pool.layers) for pool in pools]
     if not any(found) and any(sparsity.values()):
         raise InputError(
             f"expected sparsity to match all layers of at least one coupled group, got {dict(sparsity)}, whose layers "

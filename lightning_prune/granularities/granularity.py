@@ -27,9 +27,14 @@ class Granularity(ABC):
         """Return into how many equal runs of consecutive units a weight falls that all lose the same fraction."""
         return 1
 
-    def removable(self, scores: Tensor, shape: Sequence[int]) -> Tensor:
-        """Return `(n_units,)` bool: the units that may go, given `(n_units,)` scores; `-inf` marks those that must."""
-        return torch.ones_like(scores, dtype=torch.bool)
+    def removable(self, scores: Tensor, shape: Sequence[int]) -> Tensor | None:
+        """Return `(n_units,)` bool: the units that may go, given their scores; None if all may.
+
+        Args:
+            scores: `(n_units,)`; `-inf` marks units that are gone already.
+            shape: Shape of the weight.
+        """
+        return None
 
     def units(self, tensor: Tensor) -> Tensor:
         """Return the tiles of `tensor` as `(n_units, unit_size)`."""

@@ -58,6 +58,12 @@ RULES: dict[str, Rule] = {
     "index_select": index_select,
 }
 
+ACTIVATIONS = {
+    *("relu", "hardtanh", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu"),
+    *("gelu", "silu", "mish", "hardswish", "softplus", "softsign", "tanh"),
+}
+"""Operators whose outputs tell how active a channel is; a sigmoid is as often a gate for other channels."""
+
 
 def visit(walk: Walk, node: Node) -> None:
     """Apply the rule of a node's operator; one without a rule keeps every channel that enters it."""
@@ -72,6 +78,8 @@ def visit(walk: Walk, node: Node) -> None:
     arguments.update(node.kwargs)
     rule = RULES.get(name, pointwise if torch.Tag.pointwise in node.target.tags else None)
     walk.values[node] = rule(walk, node, arguments) if rule else walk.keep_inputs(node)
+    if name in ACTIVATIONS:
+        walk.facts.activations += [(node, axis) for axis in walk.axes(node)]
     if schema.is_mutable:
         _overwrite(walk, node.args[0], walk.values[node])
 

@@ -1,0 +1,49 @@
+"""Checks of what is handed to a callback's constructor."""
+
+from typing import Any
+
+from lightning_prune.errors import InputError
+
+
+def one_of(name: str, value: Any, options: tuple[Any, ...]) -> Any:
+    """Return `value` if it is one of the options.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if value not in options:
+        raise InputError(f"expected {name} to be one of {', '.join(map(str, options))}, got {value!r}")
+    return value
+
+
+def instance(name: str, kind: Any, value: Any) -> Any:
+    """Return `value` if it is of a kind.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if not isinstance(value, kind):
+        raise InputError(f"expected {name} to be made by one of the classes in lightning_prune, got {value!r}")
+    return value
+
+
+def fraction(name: str, value: float) -> float:
+    """Return `value` if it is a number in [0, 1).
+
+    Raises:
+        InputError: If it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise InputError(f"expected {name} in [0, 1), got {value!r}")
+    return float(value)
+
+
+def positive(name: str, value: int) -> int:
+    """Return `value` if it is a whole number of at least 1.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"expected {name} to be a whole number of at least 1, got {value!r}")
+    return value

@@ -1,0 +1,150 @@
+"""What all pruning callbacks share: finding what competes, holding masks, and saving them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from lightning_prune.callbacks.agreement import check_agreement
+from lightning_prune.callbacks.example_input import batch_input, given_input
+from lightning_prune.errors import InputError
+from lightning_prune.granularities.granularity import Granularity
+from lightning_prune.held_masks import HeldMasks
+from lightning_prune.tracing import ExampleInput
+
+
+class Pruner(Callback, ABC):
+    """Hold masks over a module's parameters while it trains: after every optimizer step, and in every validation.
+
+    Args:
+        granularity: How weights are cut into units.
+        example_input: What `forward` takes, a tensor or a tuple; None for the module's `example_input_array`, or else
+            the first training batch.
+    """
+
+    def __init__(self, granularity: Granularity, example_input: ExampleInput | None) -> None:
+        self.granularity = granularity
+        self.example_input = example_input
+        self._forget()
+
+    # What a method fills in -------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def is_final(self) -> bool:
+        """Whether what is pruned will not change any more."""
+
+    @property
+    @abstractmethod
+    def final_epoch(self) -> float | None:
+        """Epochs after which it does not; None before training starts, and if that never comes."""
+
+    @abstractmethod
+    def _plan(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find out when in the run to do what; refuse what cannot be done."""
+
+    @abstractmethod
+    def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
+        """Find what can be pruned; return False if that needs `arguments` of `forward`, and there are none."""
+
+    # The run ----------------------------------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        self.dense_state: dict[str, Tensor] | None = None
+        """The module's state just before it was pruned for good, on the CPU; None if that is not kept."""
+        self._held: HeldMasks | None = None
+        self._loaded: Mapping[str, Tensor] | None = None
+        self._found = False
+        self._hooks: list[RemovableHandle] = []
+
+    @property
+    def masks(self) -> dict[str, Tensor] | None:
+        """The bool masks in force by parameter name, True = kept, which broadcast over the parameters."""
+        return None if self._held is None else self._held.masks
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start anew for each fit; a checkpoint's state is loaded after this."""
+        if stage == "fit":
+            self._forget()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what cannot work, find what can be pruned, and hook into the optimizers."""
+        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
+            name = type(trainer.strategy).__name__
+            raise InputError(f"expected a strategy that keeps whole weights on every device, got {name}; use ddp")
+        self._plan(trainer, pl_module)
+        self._found = self._find(pl_module, given_input(pl_module, self.example_input))
+        if self._loaded is not None:
+            self._hold(trainer, pl_module, self._loaded)
+            self._loaded = None
+        self._hooks = [
+            optimizer.register_step_post_hook(self._step_hook(pl_module)) for optimizer in trainer.optimizers
+        ]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Make up for what had to wait for the first batch."""
+        if not self._found:
+            self._found = self._find(pl_module, batch_input(pl_module, batch))
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Mask the weights again in case a callback has put averaged ones in their place."""
+        if batch_idx == 0:
+            self._enforce()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mask the weights again in case a callback has averaged them at the end of training."""
+        self._enforce()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the optimizers."""
+        self._unhook()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the optimizers."""
+        self._unhook()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the masks in force, on the CPU."""
+        masks = self.masks
+        return {"masks": masks and {name: mask.cpu() for name, mask in masks.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state of a checkpoint."""
+        self._loaded = state_dict["masks"]
+
+    # The parts --------------------------------------------------------------------------------------------------------
+
+    def _hold(self, trainer: Trainer, pl_module: LightningModule, masks: Mapping[str, Tensor]) -> None:
+        """Keep what `masks` remove at zero from now on."""
+        check_agreement(trainer, masks)
+        self._held = HeldMasks(pl_module, masks)
+        self._held.enforce(trainer.optimizers)
+
+    def _enforce(self) -> None:
+        if self._held is not None:
+            self._held.enforce()
+
+    def _after_step(self, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Do what is to be done after every step that an optimizer really made."""
+        if self._held is not None:
+            self._held.enforce((optimizer,))
+
+    def _step_hook(self, pl_module: LightningModule) -> Callable[[Optimizer, Any, Any], None]:
+        return lambda optimizer, args, kwargs: self._after_step(pl_module, optimizer)
+
+    def _unhook(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+
+def pruners(trainer: Trainer) -> list[Pruner]:
+    """Return the pruners among a trainer's callbacks."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, Pruner)]  # type: ignore[attr-defined]

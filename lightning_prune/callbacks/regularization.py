@@ -1,0 +1,184 @@
+"""Penalties on the weights in the loss: L1, L2 and group lasso over units of any shape."""
+
+import math
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from lightning_prune.errors import InputError
+from lightning_prune.granularities.channel import Channel
+from lightning_prune.granularities.granularity import Granularity
+from lightning_prune.losses import Term, add_term
+from lightning_prune.tracing import holder
+from lightning_prune.weights import prunable_weights
+
+Penalty = Callable[[Tensor], Tensor]
+"""A scalar for the units `(n_units, unit_size)` of one weight."""
+
+
+def group_lasso(units: Tensor) -> Tensor:
+    """Return the sum of the L2 norms of units `(n_units, unit_size)`; of single weights, that is their L1 norm.
+
+    It pulls every unit towards zero with the same force, whatever its norm, and leaves one that is zero alone.
+
+    >>> group_lasso(torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, -2.0]]))
+    tensor(7.)
+
+    Reference:
+        Wen et al., Learning Structured Sparsity in Deep Neural Networks, 2016, arXiv:1608.03665, section 3.1.
+    """
+    norms: Tensor = torch.linalg.vector_norm(units, dim=1)
+    return norms.sum()
+
+
+def l2(units: Tensor) -> Tensor:
+    """Return half the sum of the squares of the weights, whose gradient is that of an SGD optimizer's `weight_decay`.
+
+    >>> l2(torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
+    tensor(13.)
+    """
+    return units.square().sum() / 2
+
+
+class Regularization(Callback):
+    """Add a penalty on the weights to every training loss, so that what is not needed becomes small.
+
+    It makes units small, not zero: a pruner beside it, or after it, removes them. The weights are those of all layers
+    but embeddings and normalizations; frozen ones stay as they are, and so do layers that the granularity cannot cut.
+    `train/penalty` is logged at the end of every epoch: what all penalties add to the loss with the weights as they
+    are then.
+
+    Args:
+        strength: Factor of the penalty, at least 0, or such factors by layer name pattern (`{"layer1.*": 1e-4,
+            "*": 1e-5}`; the first that matches counts, unmatched layers have no penalty).
+        penalty: `group_lasso`, `l2`, or any function of the units `(n_units, unit_size)` of a weight; the results of
+            all weights are added up.
+        granularity: What a unit is, by default a filter, `Channel()`; with `Element()`, `group_lasso` is the L1 norm.
+
+    Raises:
+        InputError: If an argument is out of range; when training starts, also if there is nothing to penalize, a
+            pattern matches nothing, the strategy shards the weights, or the module optimizes manually.
+
+    Reference:
+        Wen et al., Learning Structured Sparsity in Deep Neural Networks, 2016, arXiv:1608.03665, equation 1: `strength`
+        is its lambda_g. Scardapane et al., Group Sparse Regularization for Deep Neural Networks, 2016,
+        arXiv:1607.00485, is the sum of two, `Channel(dim=1)` and `Element()`.
+    """
+
+    def __init__(
+        self,
+        strength: float | Mapping[str, float],
+        *,
+        penalty: Penalty = group_lasso,
+        granularity: Granularity | None = None,
+    ) -> None:
+        if not callable(penalty):
+            raise InputError(f"expected penalty to be a function such as group_lasso, got {penalty!r}")
+        if not (granularity is None or isinstance(granularity, Granularity)):
+            raise InputError(f"expected granularity to be a granularity such as Channel(), got {granularity!r}")
+        self.strength = _checked(strength)
+        self.penalty = penalty
+        self.granularity = Channel() if granularity is None else granularity
+        self._weights: list[tuple[nn.Parameter, float]] = []
+        self._term: Term | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the weights and add the penalty to the module's loss."""
+        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
+            name = type(trainer.strategy).__name__
+            raise InputError(f"expected a strategy that keeps whole weights on every device, got {name}; use ddp")
+        self._weights = self._find_weights(pl_module)
+        if self._weights:
+            self._term = add_term(pl_module, self._penalize)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the penalty."""
+        if self._weights:
+            with torch.no_grad():
+                pl_module.log("train/penalty", self._total(), reduce_fx="sum")  # of all callbacks of this kind
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the module."""
+        self._leave()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the module."""
+        self._leave()
+
+    # The parts --------------------------------------------------------------------------------------------------------
+
+    def _find_weights(self, pl_module: LightningModule) -> list[tuple[nn.Parameter, float]]:
+        """Return the weights that have a penalty, each with its factor."""
+        found = prunable_weights(pl_module)
+        weights = {name: weight for name, weight in found.items() if self._cuts(weight)}
+        if not weights:
+            among = f" among {_some(found)}" if found else ""
+            raise InputError(f"expected a model with trained weights that {self.granularity} can cut, got none{among}")
+        if len(weights) < len(found):
+            left_out = [name for name in found if name not in weights]
+            rank_zero_info(f"Regularization leaves out what {self.granularity} cannot cut: {', '.join(left_out)}")
+        strengths = _strengths([holder(name) for name in weights], self.strength)
+        return [pair for pair in zip(weights.values(), strengths, strict=True) if pair[1] > 0]
+
+    def _cuts(self, weight: Tensor) -> bool:
+        try:
+            self.granularity.tile(weight.shape)
+        except InputError:
+            return False
+        return True
+
+    def _total(self) -> Tensor:
+        """Return the penalty of all weights, in float32 where they are stored in less."""
+        penalties = [
+            strength * self.penalty(self.granularity.units(weight.to(torch.promote_types(weight.dtype, torch.float32))))
+            for weight, strength in self._weights
+        ]
+        return torch.stack(penalties).sum()
+
+    def _penalize(self, loss: Tensor) -> Tensor:
+        return self._total()
+
+    def _leave(self) -> None:
+        if self._term is not None:
+            self._term.remove()
+        self._term, self._weights = None, []
+
+
+def _checked(strength: Any) -> float | dict[str, float]:
+    if not isinstance(strength, Mapping):
+        return _checked_number(strength, "strength")
+    if not strength:
+        raise InputError("expected strength to name at least one layer pattern, got none")
+    return {pattern: _checked_number(value, f"strength[{pattern}]") for pattern, value in strength.items()}
+
+
+def _checked_number(strength: Any, name: str) -> float:
+    is_number = isinstance(strength, int | float) and not isinstance(strength, bool)
+    if not is_number or not 0 <= strength < math.inf:
+        raise InputError(f"expected {name} to be a number of at least 0, got {strength!r}")
+    return float(strength)
+
+
+def _strengths(layers: list[str], strength: float | dict[str, float]) -> list[float]:
+    """Return the factor of each layer.
+
+    Raises:
+        InputError: If a pattern matches no layer.
+    """
+    if not isinstance(strength, dict):
+        return [strength] * len(layers)
+    for pattern in strength:
+        if not any(fnmatchcase(layer, pattern) for layer in layers):
+            raise InputError(f"expected strength[{pattern}] to match a layer, got no match among {_some(layers)}")
+    return [next((value for key, value in strength.items() if fnmatchcase(layer, key)), 0.0) for layer in layers]
+
+
+def _some(names: Mapping[str, Any] | list[str]) -> str:
+    listed = list(dict.fromkeys(names))
+    return ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")

@@ -1,0 +1,86 @@
+"""When units are chosen during a run."""
+
+import math
+from dataclasses import dataclass
+
+from lightning.pytorch import Trainer
+
+from lightning_prune.errors import InputError
+
+Moment = int | float
+"""A number of optimizer steps if it is whole, a fraction of the run, in [0, 1], if it has a decimal point."""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Choose after the steps `begin`, `begin + every`, `begin + 2 * every`, ... and after `end`.
+
+    Args:
+        begin: Optimizer steps made before the first choice.
+        end: Optimizer steps made before the last choice.
+        every: Optimizer steps from one choice to the next.
+    """
+
+    begin: int
+    end: int
+    every: int
+
+    def choices(self, step: int) -> int:
+        """Return how many choices are due once `step` optimizer steps are made.
+
+        >>> [Timeline(10, 25, 10).choices(step) for step in (9, 10, 19, 20, 24, 25, 99)]
+        [0, 1, 1, 2, 2, 3, 3]
+        """
+        if step < self.begin:
+            return 0
+        whole = 1 + (min(step, self.end) - self.begin) // self.every
+        return whole + (step >= self.end and (self.end - self.begin) % self.every > 0)
+
+    def upcoming(self, step: int) -> int | None:
+        """Return the first moment of choice that is not before `step`; None if the last is over."""
+        if step > self.end:
+            return None
+        rounds = max(0, math.ceil((step - self.begin) / self.every))
+        return min(self.end, self.begin + rounds * self.every)
+
+    def progress(self, step: int) -> float:
+        """Return how much of the way from `begin` to `end` is made after `step`, in [0, 1]."""
+        return 1.0 if step >= self.end else max(0.0, (step - self.begin) / (self.end - self.begin))
+
+
+def total_steps(trainer: Trainer) -> float:
+    """Return how many optimizer steps a fit makes, `inf` if nothing ends it."""
+    steps = float(trainer.estimated_stepping_batches)
+    return steps * len(trainer.optimizers) if len(trainer.optimizers) > 1 else steps
+
+
+def in_steps(moment: Moment, total: float, name: str) -> int:
+    """Return a moment of a run of `total` optimizer steps in steps.
+
+    Raises:
+        InputError: If a fraction is given of a run that has no end, or the moment lies behind the end.
+    """
+    if isinstance(moment, float):
+        if math.isinf(total):
+            raise InputError(
+                f"expected {name} as a whole number of optimizer steps in a run without an end, got {moment}; "
+                "set max_epochs or max_steps"
+            )
+        return round(moment * total)
+    if moment > total:
+        raise InputError(f"expected {name} within the {total:.0f} optimizer steps of this run, got {moment}")
+    return moment
+
+
+def check_moment(moment: Moment, name: str) -> Moment:
+    """Return `moment` if it is one.
+
+    Raises:
+        InputError: If it is neither a whole number of at least 0 nor a fraction in [0, 1].
+    """
+    whole = isinstance(moment, int) and not isinstance(moment, bool) and moment >= 0
+    if whole or (isinstance(moment, float) and 0 <= moment <= 1):
+        return moment
+    raise InputError(
+        f"expected {name} in optimizer steps (a whole number) or as a fraction of the run in [0.0, 1.0], got {moment!r}"
+    )

@@ -1,0 +1,88 @@
+"""From what competes and how important it is to masks."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from lightning_prune.criteria.criterion import Criterion
+from lightning_prune.criteria.mix import Mix
+from lightning_prune.masking import prune, prune_each, prune_together
+from lightning_prune.pools import Pool, join
+
+Scope = Literal["layer", "global", "erdos_renyi_kernel"]
+"""Where units compete.
+
+* `"layer"`: each layer loses its own sparsity.
+* `"global"`: the units of all layers that are to have the same sparsity compete with each other.
+* `"erdos_renyi_kernel"`: each layer loses its own, the more the larger it is, and all together the sparsity that is
+  asked for: the density of a weight `(out, in, kh, kw)` is proportional to `(out + in + kh + kw) / (out in kh kw)`.
+  Evci et al., Rigging the Lottery, 2020, arXiv:1911.11134.
+"""
+
+
+def score(pools: Sequence[Pool], criterion: Criterion, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return `(n_units,)` scores of each pool, of tensors by parameter name."""
+    return [criterion(pool.matrix(tensors, criterion.reads)) for pool in pools]
+
+
+def choose(
+    pools: Sequence[Pool],
+    scores: Sequence[Tensor],
+    sparsities: Sequence[float],
+    scope: Scope = "layer",
+    floor: float = 0.0,
+    held: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Return masks that remove the units with the lowest scores.
+
+    Args:
+        pools: What competes.
+        scores: `(n_units,)` for each pool.
+        sparsities: Fraction of its units that each pool loses, in [0, 1).
+        scope: Where they compete.
+        floor: Fraction of its units that every pool keeps in global scope, in [0, 1), at least one.
+        held: Masks in force: what they remove goes first and counts. None if there are none.
+
+    Returns:
+        bool masks by parameter name, True = kept, that broadcast over the parameters.
+    """
+    gone = _gone(pools, held)
+    scores = [own if away is None else own.masked_fill(away, -math.inf) for own, away in zip(scores, gone, strict=True)]
+    removable = [pool.removable(own) for pool, own in zip(pools, scores, strict=True)]
+    if scope != "global":
+        return _masks(pools, prune_each(scores, sparsities, removable, [pool.runs for pool in pools]), gone)
+    pruned = dict.fromkeys(range(len(pools)), scores[0])
+    for sparsity in dict.fromkeys(sparsities):
+        rivals = [i for i, own in enumerate(sparsities) if own == sparsity]
+        chosen = prune_together([scores[i] for i in rivals], sparsity, [removable[i] for i in rivals], floor)
+        pruned.update(zip(rivals, chosen, strict=True))
+    return _masks(pools, list(pruned.values()), gone)
+
+
+def choose_mixed(
+    pools: Sequence[Pool],
+    mix: Mix,
+    tensors: Mapping[str, Tensor],
+    sparsities: Sequence[float],
+    held: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Return masks that remove what one criterion after the other finds least important; see `choose`."""
+    gone = _gone(pools, held)
+    pruned = [
+        prune(pool.matrix(tensors, Criterion.reads), mix, sparsity, gone=away)
+        for pool, sparsity, away in zip(pools, sparsities, gone, strict=True)
+    ]
+    return _masks(pools, pruned, gone)
+
+
+def _gone(pools: Sequence[Pool], held: Mapping[str, Tensor] | None) -> list[Tensor | None]:
+    return [None if not held else ~pool.kept(held) for pool in pools]
+
+
+def _masks(pools: Sequence[Pool], pruned: Sequence[Tensor], gone: Sequence[Tensor | None]) -> dict[str, Tensor]:
+    masks: dict[str, Tensor] = {}
+    for pool, chosen, away in zip(pools, pruned, gone, strict=True):
+        join(masks, pool.masks(~(chosen if away is None else chosen | away)))
+    return masks

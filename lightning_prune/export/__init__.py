@@ -1,0 +1,1 @@
+"""Export: finished models in the formats that other runtimes and kernels read; one file a format."""

@@ -1,0 +1,181 @@
+"""Kill runs of train.py at random moments, resume them, and compare every bit with a run that was never stopped.
+
+Each round starts the same run anew, stops it by SIGKILL or SIGTERM, resumes it, and so on for `--kills` times before
+it may end. Compared are the last and the best checkpoint (weights, optimizer, schedule, callbacks, random state), the
+curves, and the accuracies of the summary. The exit code is 1 if anything differs.
+
+    python scripts/kill_and_resume.py sfp gmp --rounds 3
+    python scripts/kill_and_resume.py none --set checkpoint_every_n_steps=3 --set trainer.max_epochs=6
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_prune.report import read_metrics, read_summary
+
+ROOT = Path(__file__).parents[1]
+STOPS = (signal.SIGKILL, signal.SIGTERM)
+
+
+# Running and stopping -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Times:
+    """Hold when a run trains, in seconds after its start."""
+
+    first_row: float
+    end: float
+
+
+def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
+    """Start train.py on one thread, since several would add up sums in another order."""
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    return subprocess.Popen(
+        command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    """Wait for a run to end well.
+
+    Raises:
+        RuntimeError: If it fails, with what it printed.
+    """
+    _, errors = process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError(f"train.py ended with exit code {process.returncode}:\n{errors}")
+
+
+def run_whole(folder: Path, options: Sequence[str]) -> Times:
+    """Run train.py from start to end and return when it trained."""
+    begin, first = time.monotonic(), None
+    process = start([*options, f"hydra.run.dir={folder}"])
+    while process.poll() is None and first is None:
+        time.sleep(0.02)
+        first = time.monotonic() - begin if rows(folder) else None
+    finish(process)
+    trained = (folder / "checkpoints/last.ckpt").stat().st_mtime - time.time() + time.monotonic() - begin
+    return Times(first or 0.0, trained)
+
+
+def rows(folder: Path) -> int:
+    """Count the rows that a run has logged, over all its starts."""
+    return sum(len(file.read_text().splitlines()) - 1 for file in folder.glob("csv/version_*/metrics.csv"))
+
+
+def run_stopped(folder: Path, options: Sequence[str], stops: Sequence[tuple[float, signal.Signals]]) -> int:
+    """Run train.py, stop it some seconds after it begins to train, resume it, and so on until it ends.
+
+    Args:
+        folder: Of the run.
+        options: Of train.py.
+        stops: For each start but the last, seconds from its first logged row to its signal, and the signal.
+
+    Returns:
+        How often the run was really stopped, and had not ended before.
+    """
+    arguments, stopped = [*options, f"hydra.run.dir={folder}"], 0
+    for seconds, stop in stops:
+        before, process = rows(folder), start(arguments)
+        while process.poll() is None and rows(folder) <= before:
+            time.sleep(0.01)
+        time.sleep(seconds)
+        process.send_signal(stop)
+        _, errors = process.communicate()
+        if process.returncode == 0:
+            return stopped
+        if process.returncode not in (-stop, 128 + stop):
+            raise RuntimeError(f"train.py ended with exit code {process.returncode} at a {stop.name}:\n{errors}")
+        arguments, stopped = [f"resume={folder}"], stopped + 1
+    finish(start(arguments))
+    return stopped
+
+
+# Comparing ------------------------------------------------------------------------------------------------------------
+
+
+def differences(folder: Path, other: Path) -> list[str]:
+    """Return the names of everything in which two finished runs differ, bit for bit; none if they are the same."""
+    mine, its = contents(folder), contents(other)
+    return sorted(name for name in mine.keys() | its.keys() if not equal(mine.get(name), its.get(name)))
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Return all that a run ended with, by name."""
+    checkpoints = {
+        file.stem: torch.load(file, map_location="cpu", weights_only=True)
+        for file in sorted((folder / "checkpoints").glob("*.ckpt"))
+    }
+    found = {
+        **checkpoints,
+        "curves": read_metrics(folder),
+        "accuracy": {row.name: row.accuracy for row in read_summary(folder / "summary.json").rows},
+    }
+    return dict(leaves(found, str(folder)))
+
+
+def leaves(value: Any, folder: str, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every tensor and builtin of a nested value with a name, leaving out where the run's folder is."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            yield from leaves(entry, folder, f"{name}/{str(key).replace(folder, '')}")
+    elif isinstance(value, list | tuple):
+        for index, entry in enumerate(value):
+            yield from leaves(entry, folder, f"{name}/{index}")
+    else:
+        yield name, value.replace(folder, "") if isinstance(value, str) else value
+
+
+def equal(value: Any, other: Any) -> bool:
+    """Return whether two leaves are the same bits."""
+    if isinstance(value, Tensor) and isinstance(other, Tensor):
+        same_kind = value.dtype == other.dtype and value.shape == other.shape
+        # As bytes, for NaN differs from itself and -0.0 does not from 0.0.
+        return same_kind and value.contiguous().numpy().tobytes() == other.contiguous().numpy().tobytes()
+    return repr(value) == repr(other)
+
+
+def main() -> int:
+    """Run all rounds and print what differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("strategies", nargs="+", metavar="STRATEGY", help="as in strategy=..., none and [a,b] included")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=2, help="of one run")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and the signals")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another option of train.py")
+    options = parser.parse_args()
+    draw, failed = random.Random(options.seed), 0
+    for strategy in options.strategies:
+        overrides = [f"strategy={strategy}", "logger=csv", "trainer.max_epochs=6", *options.set]
+        with tempfile.TemporaryDirectory(prefix="kill-and-resume-") as place:
+            times = run_whole(Path(place) / "whole", overrides)
+            for index in range(options.rounds):
+                folder = Path(place) / f"round-{index}"
+                longest = times.end - times.first_row
+                stops = [(draw.uniform(0, longest / (n + 1)), draw.choice(STOPS)) for n in range(options.kills)]
+                stopped = run_stopped(folder, overrides, stops)
+                found = differences(Path(place) / "whole", folder)
+                failed += bool(found)
+                moments = ", ".join(f"{stop.name} after {seconds:.2f} s" for seconds, stop in stops[:stopped])
+                print(f"{strategy}, round {index}: {moments or 'not stopped'}: ", end="")
+                print(f"{len(found)} differ: {', '.join(found[:5])}" if found else "the same bits", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
