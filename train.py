@@ -36,7 +36,7 @@ from lightning_prune.data.in_memory import InMemoryImages
 from lightning_prune.errors import InputError
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.profiling import profile_all
-from lightning_prune.report import EndTable, Row, plot_curves, write_summary
+from lightning_prune.report import EndTable, Row, in_words, plot_curves, write_summary
 from lightning_prune.sweeps import sweep_report
 
 LAST = Path("checkpoints/last.ckpt")
@@ -115,7 +115,7 @@ def run(cfg: DictConfig) -> None:
             torch.set_num_threads(cfg.threads)
         seed_everything(cfg.seed, workers=True, verbose=False)
         strategy = {name: instantiate(options) for name, options in cfg.strategy.items()}
-        pruners = [callback for callback in strategy.values() if isinstance(callback, Pruner)]
+        pruners = {name: callback for name, callback in strategy.items() if isinstance(callback, Pruner)}
         data: InMemoryImages = instantiate(cfg.data)
         network = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
         module = ImageClassifier(network, data.num_classes, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
@@ -182,7 +182,7 @@ def finish(
     trainer: Trainer,
     module: ImageClassifier,
     data: InMemoryImages,
-    pruners: list[Pruner],
+    pruners: dict[str, Pruner],
     checkpoint: str,
 ) -> None:
     """Test and measure the models that a run ends with, and write the report into its folder."""
@@ -190,9 +190,10 @@ def finish(
     module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     models: dict[str, LightningModule] = {"masked" if pruners else "dense": module.cpu()}
     if pruners:
-        if len(pruners) == 1 and pruners[0].dense_state is not None:
+        states = [pruner.dense_state for pruner in pruners.values()]
+        if len(states) == 1 and states[0] is not None:
             dense = copy.deepcopy(module)
-            dense.load_state_dict(pruners[0].dense_state)
+            dense.load_state_dict(states[0])
             models = {"dense": dense, **models}
         models["slim"] = slim(module, data.example_input(2))
         save_slim(models["slim"], folder / "slim.pt")
@@ -203,6 +204,7 @@ def finish(
     results = {f"test/accuracy_{row.name}": row.accuracy for row in rows}
     for logger in trainer.loggers:
         logger.log_metrics(results, step=trainer.global_step)
+    reports = {name: report for name, pruner in pruners.items() if (report := pruner.report(module))}
     write_summary(
         folder / "summary.json",
         rows,
@@ -214,13 +216,16 @@ def finish(
             "run_id": cfg.run_id,
             "checkpoint": os.path.relpath(checkpoint, folder),
             "predictions_equal": torch.equal(*classes[-2:]) if pruners else None,
+            "pruning": reports,
             "versions": {"lightning_prune": __version__, "torch": torch.__version__},
         },
     )
-    final_epochs = [pruner.final_epoch for pruner in pruners if pruner.final_epoch is not None]
+    final_epochs = [pruner.final_epoch for pruner in pruners.values() if pruner.final_epoch is not None]
     plot_curves(folder, rows, hard_from_epoch=max(final_epochs, default=None))
     console = Console()
     console.print(EndTable(rows))
+    for name, report in reports.items():
+        console.print(f"\n{name}: {in_words(report)}", markup=False, highlight=False, soft_wrap=True)
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     console.print(f"\nIn {os.path.relpath(folder)}: {', '.join(files)}", markup=False, highlight=False, soft_wrap=True)
 

@@ -105,6 +105,26 @@ def prune_each(
     return result
 
 
+def least(sizes: Sequence[int], sparsity: float, floor: float) -> list[int]:
+    """Return how many of its units each layer keeps at least.
+
+    Args:
+        sizes: Number of units of each layer.
+        sparsity: Fraction of all of them that go, in [0, 1).
+        floor: Fraction of its units that every layer keeps, in [0, 1), at least one.
+
+    Raises:
+        InputError: If that is more than the sparsity leaves.
+    """
+    kept = [max(1, math.ceil(floor * size - 1e-9)) for size in sizes]
+    if count(sum(sizes), sparsity) > sum(sizes) - sum(kept):
+        raise InputError(
+            f"expected sparsity of at most {1 - sum(kept) / sum(sizes):.4f}, so that every layer keeps a fraction "
+            f"floor={floor} of its units, got {sparsity:.4f}; lower the sparsity or the floor"
+        )
+    return kept
+
+
 def prune_together(
     scores: Sequence[Tensor], sparsity: float, removable: Sequence[Tensor | None], floor: float
 ) -> list[Tensor]:

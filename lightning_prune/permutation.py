@@ -191,7 +191,7 @@ def _magnitudes(weights: list[Tensor], granularity: NM) -> tuple[float, float, f
     """Return the sums of magnitudes of dense weights, of N:M pruned ones, and of ones with each row pruned as much."""
     total = kept = bound = 0.0
     for weight in weights:
-        rows = weight.detach().double().abs().movedim(1, -1).flatten(0, -2)
+        rows = weight.detach().cpu().double().abs().movedim(1, -1).flatten(0, -2)
         total += float(rows.sum())
         kept += float(rows.view(len(rows), -1, granularity.m).topk(granularity.n).values.sum())
         bound += float(rows.topk(rows.shape[1] * granularity.n // granularity.m).values.sum())

@@ -230,6 +230,21 @@ def write_summary(path: Path, rows: Sequence[Row], extra: Mapping[str, Json]) ->
     temporary.replace(path)
 
 
+def in_words(report: Mapping[str, Json]) -> str:
+    """Return entries in one line.
+
+    >>> in_words({"kernel_sparsity": 0.40001, "patterns": {"1-3-4-5": 12, "removed": 8}})
+    'kernel sparsity 0.4, patterns (1-3-4-5: 12, removed: 8)'
+    """
+    return ", ".join(f"{key.replace('_', ' ')} {_in_words(value)}" for key, value in report.items())
+
+
+def _in_words(value: Json) -> str:
+    if isinstance(value, Mapping):
+        return f"({', '.join(f'{key}: {_in_words(entry)}' for key, entry in value.items())})"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _without_nan(value: Json) -> Json:
     if isinstance(value, float):
         return value if math.isfinite(value) else None

@@ -15,7 +15,7 @@ SHORT = 2**14
 """Mean length of tensors below which it is faster to join them."""
 
 FEW = 2**14
-"""Scores that are sorted rather than read again."""
+"""Scores that are sorted at once; at least 12 ** 3, so that a search of more leaves fewer than it began with."""
 
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -63,42 +63,45 @@ def cut(tensors: Sequence[Tensor]) -> list[Tensor]:
 def kth_lowest(blocks: Sequence[Tensor], number: int) -> tuple[float, int]:
     """Return the `number`-th lowest score, from 1, and how many scores are at most as high.
 
-    Count what is at most as high as a guess, and go on above or below it, until what is left can be copied or is one
-    value. Guesses from a sample need two or three counts. Where the sample misleads, halving the numbers that the
-    format can write needs at most as many counts as it has bits, whatever the scores are.
+    A sample tells bounds, most likely just below and above it, and what lies between them is copied and searched.
+    Where the sample misleads, halving the numbers that the format can write needs at most as many readings as it has
+    bits, whatever the scores are.
 
     Reference:
-        Floyd and Rivest, Expected time bounds for selection, 1975, for sample and margins.
+        Floyd and Rivest, Expected time bounds for selection, 1975, for sample and bounds.
     """
     dtype, total = blocks[0].dtype, sum(map(len, blocks))
-    # The score is above `low`, which `below` scores are not, and one of the `upto` that are at most `high`.
-    low, below = to_key(-math.inf, dtype) - 1, 0  # NaN, and no score is at most that
-    high, upto = to_key(math.inf, dtype), total
-    room = max(FEW, round(12 * total ** (2 / 3)))  # twice what the first two guesses leave
-    guesses = guess_keys(blocks, number) if total > room else []
-    while upto - below > room and high - low > 1:
-        key = next((guess for guess in guesses if low < guess < high), (low + high) // 2)
-        found = count_upto(blocks, from_key(key, dtype))
-        if found < number:
-            low, below = key, found
+    low = to_key(-math.inf, dtype) - 1  # NaN, and no score is at most that
+    high, at_most_high = to_key(math.inf, dtype), total
+    room = max(FEW, round(12 * total ** (2 / 3)))  # twice what the bounds are expected to leave
+    guesses = guess_bounds(blocks, number) if total > room else [(low, high)]
+    while high - low > 1:
+        bottom, top = guesses[0] if guesses else (low, (low + high) // 2)
+        below, upto, inside = survey(blocks, from_key(bottom, dtype), from_key(top, dtype), room)
+        if below < number <= upto:
+            if upto - below <= room:
+                threshold, at_most = kth_of_few(torch.cat(inside), number - below)
+                return threshold, below + at_most
+            low, high, at_most_high = bottom, top, upto
+        elif number <= below:
+            high, at_most_high = bottom, below
         else:
-            high, upto = key, found
-    top = from_key(high, dtype)
-    if high - low == 1:
-        return top, upto
-    bottom = from_key(low, dtype)
-    inside = torch.cat([block[(block <= bottom) ^ (block <= top)] for block in blocks])
-    if len(inside) > FEW:
-        threshold, upto = kth_lowest([inside], number - below)
-    else:
-        # Not kthvalue, which refuses to run on a GPU where deterministic algorithms are asked for.
-        threshold = inside.sort().values[number - below - 1].item()
-        upto = count_upto([inside], threshold)
-    return threshold, below + upto
+            low = top
+        guesses = [(bottom, top) for bottom, top in guesses[1:] if low <= bottom and top <= high]
+    return from_key(high, dtype), at_most_high
 
 
-def guess_keys(blocks: Sequence[Tensor], number: int) -> list[int]:
-    """Return keys that are most likely just below and above the `number`-th lowest score, the best first."""
+def kth_of_few(scores: Tensor, number: int) -> tuple[float, int]:
+    """Return what `kth_lowest` does, of `(n_scores,)`."""
+    if len(scores) > FEW:
+        return kth_lowest([scores], number)
+    # Not kthvalue, which refuses to run on a GPU where deterministic algorithms are asked for.
+    threshold = scores.sort().values[number - 1]
+    return threshold.item(), int(torch.count_nonzero(scores <= threshold))
+
+
+def guess_bounds(blocks: Sequence[Tensor], number: int) -> list[tuple[int, int]]:
+    """Return keys that the `number`-th lowest score is most likely above and at most, the best guess first."""
     total = sum(map(len, blocks))
     stride = round(total ** (1 / 3))
     while math.gcd(stride, 2 * 3 * 5 * 7) > 1:  # else a stride could fall on one column of a matrix only
@@ -111,12 +114,20 @@ def guess_keys(blocks: Sequence[Tensor], number: int) -> list[int]:
     rank, margin = number * len(sample) // total, math.ceil(3 * math.sqrt(len(sample)))  # six standard deviations
     ends = max(rank - margin, 0), min(rank + margin, len(sample) - 1)
     low, high = (to_key(sample[end].item(), sample.dtype) for end in ends)
-    return [low, high, low - 1, high - 1]  # the last two set many equal scores at an end apart
+    bounds = (low, high), (low - 1, low), (high - 1, high)  # the last two are for many equal scores at a bound
+    return [(low, high) for low, high in bounds if low < high]
 
 
-def count_upto(blocks: Sequence[Tensor], value: float) -> int:
-    """Return how many scores are at most `value`."""
-    return int(torch.stack([torch.count_nonzero(block <= value) for block in blocks]).sum())
+def survey(blocks: Sequence[Tensor], low: float, high: float, room: int) -> tuple[int, int, list[Tensor]]:
+    """Return how many scores are at most `low`, how many at most `high`, and, if they are `room` or less, the rest."""
+    below, upto, inside = 0, 0, []
+    for block in blocks:
+        lower, upper = block <= low, block <= high
+        below += int(torch.count_nonzero(lower))
+        upto += int(torch.count_nonzero(upper))
+        if upto - below <= room:
+            inside.append(block[lower ^ upper])
+    return below, upto, inside
 
 
 def drop_last_ties(blocks: Sequence[Tensor], masks: Sequence[Tensor], threshold: float, excess: int) -> None:

@@ -22,7 +22,7 @@ from lightning_prune.criteria.optimal_brain_damage import OptimalBrainDamage
 from lightning_prune.criteria.random import Random
 from lightning_prune.criteria.taylor import Taylor
 from lightning_prune.errors import InputError
-from lightning_prune.masking import lowest
+from lightning_prune.selection import lowest
 
 
 def units(seed: int = 0) -> torch.Tensor:

@@ -15,8 +15,8 @@ State = dict[str, Any]
 class ExactResume(Callback):
     """Let a run that is stopped and resumed from any checkpoint end with the bits of one that was never stopped.
 
-    Put it behind the other callbacks of any Trainer. A run that is not resumed stays as it is. Added to every checkpoint
-    and put back before training goes on is what Lightning 2.6 leaves out, for every process:
+    Put it behind the other callbacks of any Trainer; a run that is not resumed stays as it is. Each checkpoint gets
+    what Lightning 2.6 leaves out, for every process, and it is put back before training goes on:
 
     * the random state of torch (CPU and GPU), NumPy and Python;
     * in mid-epoch, what `self.log` accumulates until the epoch's end, the states of the module's torchmetrics, the

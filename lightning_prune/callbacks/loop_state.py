@@ -62,7 +62,11 @@ def loop_state(trainer: Trainer, pl_module: LightningModule) -> State:
         "before_logging": batch["completed"] < batch["processed"],
         "before_validation": batch["completed"] < batch["processed"] and (validates_next or trainer.is_last_batch),
         "validates_next": validates_next,
-        "metrics": {name: _metric_state(metric) for name, metric in _metrics(pl_module) if id(metric) not in done},
+        "metrics": {
+            name: {**_metric_state(metric), "updates": metric.update_count}
+            for name, metric in _metrics(pl_module)
+            if id(metric) not in done
+        },
         "results": [
             {
                 "log": {
@@ -87,6 +91,7 @@ def restore_loop(trainer: Trainer, pl_module: LightningModule, state: State) -> 
     for name, metric in _metrics(pl_module):
         if name in state["metrics"]:
             _set_metric_state(metric, state["metrics"][name], metric.device)
+            metric._update_count = state["metrics"][name]["updates"]
     for entry in state["results"]:
         _restore_result(trainer, pl_module, entry)
     for name, gradient in state["gradients"].items():
@@ -180,17 +185,14 @@ def _metrics(pl_module: LightningModule) -> list[tuple[str, Metric]]:
 
 
 def _metric_state(metric: Metric) -> State:
-    return {
-        "states": moved(metric.metric_state, torch.device("cpu")),
-        "updates": metric.update_count,
-        "last": moved(metric._forward_cache, torch.device("cpu")),
-    }
+    states, last = (moved(value, torch.device("cpu")) for value in (metric.metric_state, metric._forward_cache))
+    return {"states": states, "last": last}
 
 
 def _set_metric_state(metric: Metric, state: State, device: torch.device) -> None:
     for name, value in state["states"].items():
         setattr(metric, name, moved(value, device))
-    metric._update_count, metric._forward_cache = state["updates"], moved(state["last"], device)
+    metric._forward_cache = moved(state["last"], device)
 
 
 def moved(value: Any, device: torch.device) -> Any:

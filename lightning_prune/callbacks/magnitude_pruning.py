@@ -33,7 +33,7 @@ from lightning_prune.errors import InputError
 from lightning_prune.granularities.element import Element
 from lightning_prune.granularities.granularity import Granularity
 from lightning_prune.losses import Term, add_term
-from lightning_prune.masking import apply_masks
+from lightning_prune.masking import apply_masks, least
 from lightning_prune.pools import Pool, WeightPool
 from lightning_prune.schedules.cubic import Cubic
 from lightning_prune.tracing import ExampleInput
@@ -112,6 +112,8 @@ class MagnitudePruning(Pruner):
         self.floor = fraction("floor", floor)
         self.begin, self.end = check_moment(begin, "begin"), check_moment(end, "end")
         self.every, self.rewind_to = check_moment(every, "every"), check_moment(rewind_to, "rewind_to")
+        if isinstance(skip, str):
+            raise InputError(f"expected skip to be a list of first, last, depthwise, got {skip!r}")
         self.skip = tuple(one_of("skip", layer, get_args(Skip)) for layer in skip)
         self.uncut = one_of("uncut", uncut, get_args(Uncut))
         self.soft = soft
@@ -234,7 +236,10 @@ class MagnitudePruning(Pruner):
             wanted = self._by_size(pools)
         self._pools = [pool for pool, target in zip(pools, wanted, strict=True) if target > 0]
         self._targets = [target for target in wanted if target > 0]
-        for target in set(self._targets):
+        for target in dict.fromkeys(self._targets):
+            if self.scope == "global":
+                sizes = [pool.size for pool, own in zip(self._pools, self._targets, strict=True) if own == target]
+                least(sizes, target, self.floor)
             if abs(self.schedule(1.0, target) - target) > 1e-6:
                 raise InputError(
                     f"expected a schedule that reaches sparsity {target} at its end, got {self.schedule!r}, which ends "

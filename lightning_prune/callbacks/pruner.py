@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -118,6 +118,14 @@ class Pruner(Callback, ABC):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of a checkpoint."""
         self._loaded = state_dict["masks"]
+
+    def report(self, module: nn.Module) -> dict[str, Any]:
+        """Return what `summary.json` is to say of a pruned model beside its size: numbers, texts, and groups of them.
+
+        Args:
+            module: The module as it is after training, or another of the same architecture.
+        """
+        return {}
 
     # The parts --------------------------------------------------------------------------------------------------------
 

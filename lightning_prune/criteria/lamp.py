@@ -24,8 +24,10 @@ class LAMP(Criterion):
 
     def __call__(self, units: Tensor) -> Tensor:
         """Return `(n_units,)` scores in [0, 1] of `(n_units, unit_size)` weights."""
-        squares, order = torch.linalg.vector_norm(units, dim=1, dtype=torch.float64).square().sort(stable=True)
+        norms, order = torch.linalg.vector_norm(units, dim=1).sort(stable=True)
+        # On the CPU, as float64 sums in an order that never changes; GPUs promise neither.
+        squares = norms.cpu().double().square()
         # Summed from the largest down, so that nothing is lost by subtraction.
         larger = squares.flip(0).cumsum(0).flip(0)
-        scores = torch.where(squares > 0, squares / larger, 0)
-        return torch.empty_like(scores, dtype=torch.float32).scatter_(0, order, scores.float())
+        scores = torch.where(squares > 0, squares / larger, 0).float().to(units.device)
+        return torch.empty_like(scores).scatter_(0, order, scores)

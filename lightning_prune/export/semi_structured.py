@@ -105,9 +105,8 @@ def check_n_m(name: str, weight: Tensor, granularity: NM) -> None:
     counts = rows.reshape(*rows.shape[:-1], -1, m).sum(dim=-1)
     if (counts > n).any():
         output, *kernel, group = place = (counts > n).nonzero()[0].tolist()
-        where = f"output {output}, inputs {group * m} to {group * m + m - 1}" + f", kernel {tuple(kernel)}" * bool(
-            kernel
-        )
+        where = f"output {output}, inputs {group * m} to {group * m + m - 1}"
+        where += f", kernel position {tuple(kernel)}" if kernel else ""
         raise InputError(
             f"expected at most {n} non-zeros in each {m} consecutive inputs of {name}, got {int(counts[tuple(place)])} "
             f"at {where}; prune it {n}:{m} first"
@@ -137,7 +136,7 @@ def to_semi_structured(model: Model, example_input: ExampleInput, *, seconds: fl
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         raise InputError(
             "expected a model on a CUDA device of compute capability 8.0 or higher, which has sparse tensor cores, got "
-            f"one on {device}; call model.cuda() where there is one, or deploy the weights with a runtime that prunes"
+            f"one on {device}; call model.cuda() where there is one, or deploy with TensorRT and --sparsity=enable"
         )
     small = copy_of(model)
     inputs = record_inputs(small, example_input)
@@ -238,7 +237,7 @@ def _semi_structured(name: str, layer: nn.Module, x: Tensor) -> list[nn.Module]:
     """
     assert isinstance(layer, nn.Linear | nn.Conv2d)
     dense = layer.weight
-    check_n_m(f"{name}.weight", dense)
+    check_n_m(f"{name}.weight", dense, NM(2, 4))
     if dense.dtype not in (torch.float16, torch.bfloat16):
         raise InputError(f"expected {name}.weight in float16 or bfloat16, got {dense.dtype}; call model.half() before")
     weight = dense.detach().flatten(1).contiguous()

@@ -83,9 +83,9 @@ class Pattern(Granularity):
         """
         kernels = scores.view(-1, 9)
         gone = kernels == -torch.inf
-        # In float64 the squares of tiny scores do not vanish; the sign keeps negative ones, movement's, at the bottom.
-        squares = kernels.masked_fill(gone, 0).double()
-        squares *= squares.abs()
+        left = kernels.masked_fill(gone, 0)
+        left /= left.abs().amax(1, keepdim=True).clamp_min(torch.finfo(left.dtype).tiny)  # else tiny squares vanish
+        squares = left * left.abs()  # with the sign, so that negative scores stay the lowest
         positions = [list(pattern) for pattern in self.patterns]
         sums = torch.stack([squares[:, pattern].sum(1) for pattern in positions], 1)
         blocked = torch.stack([gone[:, pattern].any(1) for pattern in positions], 1)

@@ -1,0 +1,357 @@
+"""Pruning by ADMM, with any granularity, and with patterns and connectivity (PCONV, PatDNN)."""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any, get_args
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from lightning_prune.admm import SparseSet, Split, residual
+from lightning_prune.callbacks.agreement import check_agreement
+from lightning_prune.callbacks.arguments import fraction, instance, one_of
+from lightning_prune.callbacks.pruner import Pruner
+from lightning_prune.callbacks.targets import (
+    Skip,
+    Sparsity,
+    Uncut,
+    erdos_renyi_kernel,
+    find_pools,
+    settled,
+    targets,
+    without_skipped,
+)
+from lightning_prune.callbacks.timeline import Moment, Timeline, check_moment, in_steps, total_steps
+from lightning_prune.choosing import Scope
+from lightning_prune.errors import InputError
+from lightning_prune.granularities.element import Element
+from lightning_prune.granularities.granularity import Granularity
+from lightning_prune.granularities.kernel import Kernel
+from lightning_prune.granularities.pattern import Pattern, mined
+from lightning_prune.losses import Term, add_term
+from lightning_prune.masking import check_sparsity
+from lightning_prune.pools import Pool, WeightPool, join, weight_pools
+from lightning_prune.tracing import ExampleInput
+
+
+class ADMMPruning(Pruner):
+    """Draw the weights towards sparse ones while they train, then prune, and hold what went at zero.
+
+    Until `end` the weights stay dense. The loss gains `rho / 2 * ||W - Z + U||^2`, where Z is the sparse point next to
+    W + U and U adds up what W still lacks; both change at the end of every round, and `rho` grows from round to round.
+    After `end` the model trains on with what was pruned at zero. With `begin` equal to `end` it is pruned at once.
+
+    `admm/residual`, `||W - Z|| / ||W||`, and `admm/rho` are logged at the end of every epoch until then.
+
+    Args:
+        sparsity: Fraction of the units that go, in [0, 1), or such fractions by layer name pattern (`{"layer1.*": 0.3,
+            "*": 0.9}`; the first that matches counts, unmatched layers keep all). None for what the granularity fixes
+            by itself, as `Pattern()` and `NM()` do.
+        granularity: How weights are cut into units, by default `Element()`. Of channels all goes that exists for them.
+        connectivity: Fraction of the kernels of every layer but the first that go as a whole, in [0, 1); None for none.
+            They have a Z and a U of their own; what `granularity` leaves of a kernel decides in the end.
+        per_filter: Take the same number of kernels from every filter, so that all have the same work.
+        mine: Replace the patterns of `Pattern()` by this many, those most frequent in the weights at `begin` (PatDNN).
+        rho: Factor of the penalty in the first round, greater than 0.
+        rho_max: Factor in the last round, at least `rho`; between, it grows by the same factor every round.
+        begin: When the first round starts, in optimizer steps, or as a fraction of the run if it is a float.
+        end: When the last one ends, and the masks are final. In steps or as a fraction, as `begin`.
+        every: How long a round is, in steps or as a fraction, at least a step.
+        scope: Where units compete; see `lightning_prune.choosing.Scope`. Kernels compete within their layer.
+        floor: Fraction of its units that every layer keeps in global scope, in [0, 1), at least one.
+        skip: Layers left as they are; see `lightning_prune.callbacks.targets.Skip`.
+        uncut: Treatment of layers that the granularity cannot cut: `"skip"`, logged with the reason, or `"refuse"`.
+        example_input: What `forward` takes, a tensor or a tuple; by default the module's `example_input_array`, or else
+            the first training batch. Only channels need it.
+
+    Raises:
+        InputError: If an argument is out of range, or does not fit another; when training starts, also if it does not
+            fit the model or the length of the run, or the module optimizes manually.
+
+    Reference:
+        Zhang et al., A Systematic DNN Weight Pruning Framework using Alternating Direction Method of Multipliers, 2018,
+        arXiv:1804.03294; Ma et al., PCONV, 2020, arXiv:1909.05073; Niu et al., PatDNN, 2020, arXiv:2001.00138.
+    """
+
+    def __init__(
+        self,
+        sparsity: Sparsity | None = None,
+        *,
+        granularity: Granularity | None = None,
+        connectivity: float | None = None,
+        per_filter: bool = True,
+        mine: int | None = None,
+        rho: float = 1e-3,
+        rho_max: float = 1.0,
+        begin: Moment = 0.1,
+        end: Moment = 0.5,
+        every: Moment = 0.05,
+        scope: Scope = "layer",
+        floor: float = 0.01,
+        skip: Collection[Skip] = ("first", "depthwise"),
+        uncut: Uncut = "skip",
+        example_input: ExampleInput | None = None,
+    ) -> None:
+        granularity = instance("granularity", Granularity, Element() if granularity is None else granularity)
+        self.sparsity = settled(sparsity, granularity)
+        self.connectivity = None if connectivity is None else check_sparsity(connectivity, "connectivity")
+        self.per_filter = per_filter
+        self.mine = mine
+        if mine is not None and granularity != Pattern():
+            raise InputError(f"expected granularity Pattern() for mine={mine!r}, got {granularity!r}; leave one out")
+        if mine is not None and (isinstance(mine, bool) or not isinstance(mine, int) or not 1 <= mine <= 56):
+            raise InputError(f"expected mine in 1..56 patterns, there are no more with a centre, got {mine!r}")
+        self.rho, self.rho_max = _factor("rho", rho), _factor("rho_max", rho_max)
+        if rho_max < rho:
+            raise InputError(f"expected rho_max of at least rho={rho}, got {rho_max}")
+        self.begin, self.end = check_moment(begin, "begin"), check_moment(end, "end")
+        self.every = check_moment(every, "every")
+        self.scope = one_of("scope", scope, get_args(Scope))
+        if isinstance(self.sparsity, Mapping) and scope == "erdos_renyi_kernel":
+            raise InputError("expected one sparsity for scope='erdos_renyi_kernel', which gives each layer its own")
+        self.floor = fraction("floor", floor)
+        if isinstance(skip, str):
+            raise InputError(f"expected skip to be a list of first, last, depthwise, got {skip!r}")
+        self.skip = tuple(one_of("skip", layer, get_args(Skip)) for layer in skip)
+        self.uncut = one_of("uncut", uncut, get_args(Uncut))
+        super().__init__(granularity, example_input)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._sets: list[SparseSet] = []
+        self._splits: list[Split] = []
+        self._rho = 0.0
+        self._mined: Pattern | None = None
+        self._timeline: Timeline | None = None
+        self._steps_an_epoch = math.inf
+        self._final = False
+        self._seen = -1
+        self._term: Term | None = None
+
+    @property
+    def state_key(self) -> str:
+        """Name of this callback's state in checkpoints, by what it prunes."""
+        return self._generate_state_key(granularity=self.granularity, connectivity=self.connectivity)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the masks will not change any more."""
+        return self._final
+
+    @property
+    def final_epoch(self) -> float | None:
+        """Epochs after which the masks do not change any more; None before training starts."""
+        return None if self._timeline is None else self._timeline.end / self._steps_an_epoch
+
+    # The run ----------------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what cannot work, find what can be pruned, and put a checkpoint's copies beside the weights."""
+        super().on_fit_start(trainer, pl_module)
+        self._splits = [Split(_beside(split.near, pl_module), _beside(split.dual, pl_module)) for split in self._splits]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find out at which step a resumed run goes on."""
+        self._seen = trainer.global_step or -1
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Start before the first step if that is when to begin."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if self._seen < 0:
+            self._advance(trainer, pl_module, 0)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """End a round if its steps are made, so that validation and checkpoints see what comes of it."""
+        if trainer.global_step > self._seen:
+            self._advance(trainer, pl_module, trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log how far the weights are from sparse ones."""
+        if self._draws:
+            pl_module.log_dict({"admm/residual": residual(self._splits, _weights(pl_module)), "admm/rho": self._rho})
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so if the run has ended before the weights were pruned."""
+        if not self.is_final and self._timeline is not None:
+            rank_zero_warn(
+                f"The run ended after {trainer.global_step} optimizer steps, before the weights were pruned, at step "
+                f"{self._timeline.end}: the model is dense."
+            )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the optimizers and the module's loss."""
+        super().teardown(trainer, pl_module, stage)
+        self._leave_loss()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the optimizers and the module's loss."""
+        super().on_exception(trainer, pl_module, exception)
+        self._leave_loss()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the masks in force, or the copies and duals of the round that is running."""
+        splits = [{"near": _on_cpu(split.near), "dual": _on_cpu(split.dual)} for split in self._splits]
+        patterns = self._mined and [list(pattern) for pattern in self._mined.patterns]
+        own = {"final": self._final, "splits": splits, "rho": self._rho, "mined": patterns}
+        return {**super().state_dict(), **own}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state of a checkpoint."""
+        super().load_state_dict(state_dict)
+        self._final, self._rho = state_dict["final"], state_dict["rho"]
+        self._splits = [Split(split["near"], split["dual"]) for split in state_dict["splits"]]
+        self._mined = Pattern(tuple(map(tuple, state_dict["mined"]))) if state_dict["mined"] else None
+
+    def report(self, module: nn.Module) -> dict[str, Any]:
+        """Return the sparsity of the layers that are pruned, of their kernels, and how many have which pattern."""
+        tensors = dict(module.named_parameters())
+        pools = {name: pool for sparse in self._sets for pool in sparse.pools for name in _filters(pool)}
+        weights = [tensors[name].detach() for name in pools]
+        found: dict[str, Any] = {"weight_sparsity": _share_of_zeros(weights)}
+        if kernels := [Kernel().units(weight).any(dim=1) for weight in weights if weight.ndim > 2]:
+            found["kernel_sparsity"] = _share_of_zeros(kernels)
+        if isinstance(pattern := self._mined or self.granularity, Pattern):
+            counts = pattern.histogram(weights)
+            names = ["-".join(map(str, positions)) for positions in pattern.patterns]
+            found["patterns"] = {**dict(zip(names, counts.kernels, strict=True)), "removed": counts.removed}
+            found["patterns"]["others"] = counts.others
+        return found
+
+    # The parts --------------------------------------------------------------------------------------------------------
+
+    def _plan(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        total = total_steps(trainer)
+        begin, end = in_steps(self.begin, total, "begin"), in_steps(self.end, total, "end")
+        if begin > end:
+            raise InputError(f"expected begin not after end, got begin={begin} and end={end} optimizer steps")
+        self._timeline = Timeline(begin, end, max(1, in_steps(self.every, total, "every")))
+        self._steps_an_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        self._term = add_term(pl_module, lambda loss: self._penalize(pl_module))
+
+    def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
+        pools = find_pools(pl_module, arguments, self.granularity, self.uncut)
+        if pools is None:
+            return False
+        pools = without_skipped(pools, pl_module, self.skip)
+        wanted = targets(pools, self.sparsity)
+        if self.scope == "erdos_renyi_kernel":
+            wanted = self._by_size(pools)
+        self._sets = [_sparse_set(pools, wanted, self.scope, self.floor)]
+        if self._mined is not None:
+            self._take(self._mined)
+        if self.connectivity is not None:
+            links, _ = weight_pools(pl_module, Kernel(self.per_filter))
+            links = without_skipped(links, pl_module, ("first", *self.skip))
+            if not links:
+                raise InputError(
+                    "expected convolutions behind the first layer for connectivity, found none; leave connectivity out"
+                )
+            self._sets.append(_sparse_set(links, [self.connectivity] * len(links)))
+        return True
+
+    def _by_size(self, pools: list[Pool]) -> list[float]:
+        shapes = [pool.shape for pool in pools if isinstance(pool, WeightPool)]
+        if len(shapes) < len(pools) or self.granularity.sparsity is not None or not isinstance(self.sparsity, float):
+            raise InputError(
+                f"expected scope='layer' or 'global' for granularity {self.granularity!r}, got 'erdos_renyi_kernel', "
+                "which is for units of weights with any sparsity"
+            )
+        return erdos_renyi_kernel(shapes, self.sparsity)
+
+    @property
+    def _draws(self) -> bool:
+        return any(split.near for split in self._splits)
+
+    def _penalize(self, pl_module: LightningModule) -> Tensor | None:
+        if not self._draws:
+            return None
+        weights = dict(pl_module.named_parameters())
+        return self._rho * torch.stack([split.pull(weights) for split in self._splits if split.near]).sum()
+
+    @torch.no_grad()
+    def _advance(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        """Do what is due once `step` optimizer steps are made."""
+        assert self._timeline is not None
+        before, self._seen = self._seen, step
+        if self._timeline.choices(step) == self._timeline.choices(before):
+            return
+        weights = _weights(pl_module)
+        if self.mine is not None and self._mined is None and self._sets[0].pools:
+            self._take(mined([weights[pool.name] for pool in self._sets[0].pools], self.mine))
+        if step >= self._timeline.end:
+            self._splits, self._final = [], True
+            self._hold(trainer, pl_module, self._supports(weights))
+            return
+        rho, former = self._rho_after(step), self._rho
+        if self._splits:
+            pairs = zip(self._splits, self._sets, strict=True)
+            self._splits = [split.update(sparse, weights).rescaled(rho / former) for split, sparse in pairs]
+        else:
+            self._splits = [Split.start(sparse, weights) for sparse in self._sets]
+        self._rho = rho
+        for split in self._splits:
+            check_agreement(trainer, {name: copy != 0 for name, copy in split.near.items()})
+
+    def _take(self, pattern: Pattern) -> None:
+        """Prune to other patterns."""
+        self._mined = pattern
+        pools = [replace(pool, granularity=pattern) for pool in self._sets[0].pools if isinstance(pool, WeightPool)]
+        self._sets[0] = replace(self._sets[0], pools=pools)
+
+    def _supports(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return masks into all sparse sets at once: each is projected on what the one before has left."""
+        masks: dict[str, Tensor] = {}
+        for sparse in self._sets:
+            join(masks, sparse.support({name: tensor * masks.get(name, 1) for name, tensor in weights.items()}))
+        return masks
+
+    def _rho_after(self, step: int) -> float:
+        """Return the factor of the round that starts after `step`."""
+        assert self._timeline is not None
+        rounds = self._timeline.choices(self._timeline.end) - 1
+        share = (self._timeline.choices(step) - 1) / max(1, rounds - 1)
+        return float(self.rho * (self.rho_max / self.rho) ** share)
+
+    def _leave_loss(self) -> None:
+        if self._term is not None:
+            self._term.remove()
+            self._term = None
+
+
+def _factor(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InputError(f"expected {name} to be a number greater than 0, got {value!r}")
+    return float(value)
+
+
+def _sparse_set(pools: list[Pool], wanted: list[float], scope: Scope = "layer", floor: float = 0.0) -> SparseSet:
+    """Return the set of what is to lose anything at all."""
+    kept = [(pool, sparsity) for pool, sparsity in zip(pools, wanted, strict=True) if sparsity > 0]
+    return SparseSet([pool for pool, _ in kept], [sparsity for _, sparsity in kept], scope, floor)
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's parameters without their graph, in float32 where they are stored in less."""
+    parameters = dict(module.named_parameters())
+    return {name: p.detach().to(torch.promote_types(p.dtype, torch.float32)) for name, p in parameters.items()}
+
+
+def _beside(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.to(module.get_parameter(name).device) for name, tensor in tensors.items()}
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
+def _filters(pool: Pool) -> list[str]:
+    return [pool.name] if isinstance(pool, WeightPool) else [member.name for member in pool.group.filters]
+
+
+def _share_of_zeros(tensors: list[Tensor]) -> float:
+    return sum(int((tensor == 0).sum()) for tensor in tensors) / max(1, sum(tensor.numel() for tensor in tensors))
