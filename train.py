@@ -31,6 +31,7 @@ from torch import Tensor
 
 from lightning_prune import SparsityMonitor, __version__, save_slim, slim
 from lightning_prune.callbacks.best_pruned_checkpoint import BestPrunedCheckpoint
+from lightning_prune.callbacks.exact_resume import ExactResume
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.data.in_memory import InMemoryImages
 from lightning_prune.errors import InputError
@@ -127,7 +128,7 @@ def run(cfg: DictConfig) -> None:
             folder / LAST.parent, "best", monitor="val/accuracy", mode="max", enable_version_counter=False
         )
         last = ModelCheckpoint(folder / LAST.parent, LAST.stem, enable_version_counter=False)
-        watching = [SparsityMonitor(), LearningRateMonitor(), RichProgressBar()]
+        watching = [SparsityMonitor(), LearningRateMonitor(), RichProgressBar(), ExactResume()]
         callbacks: list[Callback] = [*strategy.values(), *watching, best, last]
         loggers: list[Logger] = [instantiate(options) for options in cfg.logger.values()]
         trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=folder)

@@ -63,6 +63,12 @@ class Coupling:
         groups = coupled_groups(self._facts, self.channel, self._kept, filters, self._parameters)
         return [group for group in groups if residual == "coupled" or self._writes_alone(group)]
 
+    def written(self) -> list[Group]:
+        """Return all channels that nothing keeps, those that linear layers write among them."""
+        slots = dict.fromkeys(self._facts.slot_of(labels) for labels, _, role in self._facts.owned if role == "writer")
+        writers = [slot for slot in slots if slot is not None]
+        return coupled_groups(self._facts, self.channel, self._kept, writers, self._parameters)
+
     def _writers(self) -> list[Slot]:
         """Return where the filters of convolutions lie, in the order of execution."""
         slots = dict.fromkeys(map(self._facts.slot_of, self._facts.filters))

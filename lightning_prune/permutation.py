@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from lightning_prune.coupling import Coupling, couple
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.n_m import NM
-from lightning_prune.groups import Group, Member, coupled_groups
-from lightning_prune.slimming import _holds, _proof
+from lightning_prune.groups import Group, Member
+from lightning_prune.proof import holds, prove
 from lightning_prune.tracing import ExampleInput, stored_tensors
 
 log = logging.getLogger(__name__)
@@ -83,12 +83,10 @@ def permute_channels(
         raise InputError(f"expected seconds >= 0, got {seconds!r}")
     coupling = couple(model, example_input)
     tensors = stored_tensors(model)
-    groups = [
-        (group, readers) for group in _permutable(coupling) if (readers := _readers(coupling, group, granularity))
-    ]
+    groups = [(group, readers) for group in coupling.written() if (readers := _readers(coupling, group, granularity))]
     weights = [tensors[name] for name in dict.fromkeys(member.name for _, readers in groups for member in readers)]
     total, before, bound = _magnitudes(weights, granularity)
-    proof = _proof(model, example_input) if groups else []
+    proof = prove(model, example_input) if groups else []
     end, finished = monotonic() + seconds, True
     for number, (group, readers) in enumerate(groups):
         matrix = torch.cat([_columns(tensors[member.name], member.index) for member in readers], dim=1).T
@@ -97,7 +95,7 @@ def permute_channels(
         finished &= ended
         moved = [member for member in group.members if member.name not in coupling.gathers]
         _move(tensors, moved, order)
-        if not _holds(proof, model):
+        if not holds(proof, model):
             _move(tensors, moved, order.argsort())
             log.warning("left the inputs of %s in their order: another one changes the outputs", readers[0].layer)
     if not finished:
@@ -196,14 +194,6 @@ def _magnitudes(weights: list[Tensor], granularity: NM) -> tuple[float, float, f
         kept += float(rows.view(len(rows), -1, granularity.m).topk(granularity.n).values.sum())
         bound += float(rows.topk(rows.shape[1] * granularity.n // granularity.m).values.sum())
     return total, kept, bound
-
-
-def _permutable(coupling: Coupling) -> list[Group]:
-    """Return the channels that nothing keeps, those of linear layers too, by the tensors in which they lie."""
-    facts = coupling._facts
-    slots = dict.fromkeys(facts.slot_of(labels) for labels, _, role in facts.owned if role == "writer")
-    writers = [slot for slot in slots if slot is not None]
-    return coupled_groups(facts, coupling.channel, coupling._kept, writers, coupling._parameters)
 
 
 def _readers(coupling: Coupling, group: Group, granularity: NM) -> list[Member]:

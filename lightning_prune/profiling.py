@@ -75,7 +75,7 @@ def profile_all(
         InputError: If `example_input` is no batch of tensors.
     """
     inputs = _checked(example_input)
-    latencies = _latencies_ms(models, inputs, latency_seconds)
+    latencies = latencies_ms(models, inputs, latency_seconds)
     return [_profile(model, inputs, latency) for model, latency in zip(models, latencies, strict=True)]
 
 
@@ -188,7 +188,15 @@ def _undisturbed(model: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[None]
                 module.training = flag
 
 
-def _latencies_ms(models: Sequence[nn.Module], inputs: tuple[Tensor, ...], seconds: float) -> list[float]:
+def latencies_ms(models: Sequence[nn.Module], inputs: tuple[Tensor, ...], seconds: float) -> list[float]:
+    """Return the median time of a forward pass of each model, in milliseconds, measured in turn.
+
+    Args:
+        models: Modules that take the same inputs.
+        inputs: What their `forward` takes.
+        seconds: About how long to measure each, in seconds.
+    """
+
     def timed(model: nn.Module) -> float:
         start = perf_counter()
         model(*inputs)

@@ -2,29 +2,19 @@
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from lightning_prune.coupling import Coupling, couple
 from lightning_prune.errors import InputError
+from lightning_prune.proof import Proof, holds, prove
 from lightning_prune.surgery import Model, copy_of, cut, replace_tensors, stated_widths
-from lightning_prune.tracing import ExampleInput, as_arguments, evaluating, stored_tensors
+from lightning_prune.tracing import ExampleInput
 
 log = logging.getLogger(__name__)
-
-Proof = list[tuple[tuple[Tensor, ...], list[Tensor]]]
-
-TOLERANCE = 1e-4
-"""Largest difference between the outputs of the slim and the masked model, relative to the largest output.
-
-Less than single precision is held to eight times the distance from 1 to the next number.
-"""
 
 
 def slim(model: Model, example_input: ExampleInput) -> Model:
@@ -46,10 +36,10 @@ def slim(model: Model, example_input: ExampleInput) -> Model:
         InputError: If the model cannot be traced with the example input, or gives NaN, of which nothing can be proven.
     """
     coupling = couple(model, example_input)
-    proof = _proof(model, example_input)
+    proof = prove(model, example_input)
     removed = coupling.removable()
     small = cut(model, coupling, removed)
-    if not _holds(proof, small):
+    if not holds(proof, small):
         small = _cut_what_works(model, coupling, removed, proof)
     for reason, layers in coupling.zero_but_kept(model, removed).items():
         named = ", ".join(f"{layer} ({count})" for layer, count in layers)
@@ -136,73 +126,13 @@ def _check_fit(kind: str, path: str | os.PathLike[str], own: dict[str, Tensor], 
             raise InputError(f"expected {name} in {path} to be of shape {most} or smaller, got {got}")
 
 
-def _proof(model: nn.Module, example_input: ExampleInput) -> Proof:
-    """Return the example input and noise of the same shape, each with what the model makes of it.
-
-    Raises:
-        InputError: If all outputs hold NaN, which compares with nothing.
-    """
-    device = next(iter(stored_tensors(model).values())).device
-    example = tuple(argument.to(device) for argument in as_arguments(example_input))
-    generator = torch.Generator().manual_seed(0)
-    noise = tuple(
-        torch.randn(argument.shape, generator=generator).to(argument) if argument.is_floating_point() else argument
-        for argument in example
-    )
-    proof = [(arguments, _outputs(model, arguments)) for arguments in (example, noise)]
-    proof = [(arguments, outputs) for arguments, outputs in proof if not any(out.isnan().any() for out in outputs)]
-    if not proof:
-        raise InputError(f"expected a {type(model).__name__} with finite outputs, got NaN: its weights have diverged")
-    return proof
-
-
-def _outputs(model: nn.Module, arguments: tuple[Tensor, ...]) -> list[Tensor]:
-    with evaluating(model), torch.compiler.set_stance("force_eager"), _full_precision():
-        return [output for output in tree_leaves(model(*arguments)) if isinstance(output, Tensor)]
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Keep GPUs from rounding float32 to TF32, which they may do for one width of a layer and not for another."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    allowed = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = allowed
-
-
-def _holds(proof: Proof, model: nn.Module) -> bool:
-    """Return whether a model runs and gives the outputs in `proof` up to `TOLERANCE`."""
-    for arguments, expected in proof:
-        try:
-            found = _outputs(model, arguments)
-        except Exception:  # code of the model that relies on the old widths may fail in any way
-            return False
-        if [output.shape for output in found] != [output.shape for output in expected]:
-            return False
-        if not all(_close(output, reference) for output, reference in zip(found, expected, strict=True)):
-            return False
-    return True
-
-
-def _close(output: Tensor, expected: Tensor) -> bool:
-    if not (expected.is_floating_point() or expected.is_complex()):
-        return torch.equal(output, expected)
-    finite = expected[expected.isfinite()].abs()
-    scale = float(finite.max()) if len(finite) else 0.0
-    tolerance = max(TOLERANCE, 8 * torch.finfo(expected.dtype).eps)
-    return torch.allclose(output, expected, rtol=0.0, atol=tolerance * scale)
-
-
 def _cut_what_works(model: Model, coupling: Coupling, removed: Tensor, proof: Proof) -> Model:
     """Return the smallest model found by cutting one layer after the other, without those that break the outputs."""
     gone = torch.zeros_like(removed)
     small = copy_of(model)
     for name, channels in coupling.by_tensor(removed):
         attempt = cut(model, coupling, gone | channels)
-        if _holds(proof, attempt):
+        if holds(proof, attempt):
             gone, small = gone | channels, attempt
         else:
             log.warning("kept the masked channels of %s: the model's code relies on their number", name)

@@ -17,9 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,18 +26,24 @@ from torch import Tensor
 from lightning_prune.report import read_metrics, read_summary
 
 ROOT = Path(__file__).parents[1]
-STOPS = (signal.SIGKILL, signal.SIGTERM)
+SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
 
 # Running and stopping -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Times:
-    """Hold when a run trains, in seconds after its start."""
+class Stop(NamedTuple):
+    """Say when and how to stop a run.
 
-    first_row: float
-    end: float
+    Attributes:
+        rows: Rows that it logs first, counted from this start.
+        seconds: Time after the last of them.
+        signal: What it gets then.
+    """
+
+    rows: int
+    seconds: float
+    signal: signal.Signals
 
 
 def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
@@ -61,16 +66,14 @@ def finish(process: subprocess.Popen[str]) -> None:
         raise RuntimeError(f"train.py ended with exit code {process.returncode}:\n{errors}")
 
 
-def run_whole(folder: Path, options: Sequence[str]) -> Times:
-    """Run train.py from start to end and return when it trained."""
-    begin, first = time.monotonic(), None
-    process = start([*options, f"hydra.run.dir={folder}"])
-    while process.poll() is None and first is None:
+def run_whole(folder: Path, options: Sequence[str]) -> tuple[int, float]:
+    """Run train.py from start to end and return how many rows it logged and the seconds from one to the next."""
+    process, begin = start([*options, f"hydra.run.dir={folder}"]), 0.0
+    while process.poll() is None and not begin:
         time.sleep(0.02)
-        first = time.monotonic() - begin if rows(folder) else None
+        begin = time.time() if rows(folder) else 0.0
     finish(process)
-    trained = (folder / "checkpoints/last.ckpt").stat().st_mtime - time.time() + time.monotonic() - begin
-    return Times(first or 0.0, trained)
+    return rows(folder), ((folder / "checkpoints/last.ckpt").stat().st_mtime - begin) / rows(folder)
 
 
 def rows(folder: Path) -> int:
@@ -78,32 +81,41 @@ def rows(folder: Path) -> int:
     return sum(len(file.read_text().splitlines()) - 1 for file in folder.glob("csv/version_*/metrics.csv"))
 
 
-def run_stopped(folder: Path, options: Sequence[str], stops: Sequence[tuple[float, signal.Signals]]) -> int:
-    """Run train.py, stop it some seconds after it begins to train, resume it, and so on until it ends.
+def run_stopped(folder: Path, options: Sequence[str], stops: Sequence[Stop]) -> int:
+    """Run train.py, stop it, resume it, and so on until it ends.
 
     Args:
         folder: Of the run.
         options: Of train.py.
-        stops: For each start but the last, seconds from its first logged row to its signal, and the signal.
+        stops: One for each start but the last.
 
     Returns:
         How often the run was really stopped, and had not ended before.
     """
     arguments, stopped = [*options, f"hydra.run.dir={folder}"], 0
-    for seconds, stop in stops:
+    for stop in stops:
         before, process = rows(folder), start(arguments)
-        while process.poll() is None and rows(folder) <= before:
+        while process.poll() is None and rows(folder) < before + stop.rows:
             time.sleep(0.01)
-        time.sleep(seconds)
-        process.send_signal(stop)
+        time.sleep(stop.seconds)
+        process.send_signal(stop.signal)
         _, errors = process.communicate()
         if process.returncode == 0:
             return stopped
-        if process.returncode not in (-stop, 128 + stop):
-            raise RuntimeError(f"train.py ended with exit code {process.returncode} at a {stop.name}:\n{errors}")
+        if process.returncode not in (-stop.signal, 128 + stop.signal):
+            raise RuntimeError(f"train.py ended with exit code {process.returncode}:\n{errors}")
         arguments, stopped = [f"resume={folder}"], stopped + 1
     finish(start(arguments))
     return stopped
+
+
+def draw_stops(draw: random.Random, count: int, total: int, seconds: float) -> list[Stop]:
+    """Draw moments for a run that logs `total` rows, one every so many seconds, and what stops it."""
+    stops: list[Stop] = []
+    for _ in range(count):
+        left = total - sum(stop.rows for stop in stops)
+        stops.append(Stop(draw.randint(1, max(1, left - 2)), draw.uniform(0, seconds), draw.choice(SIGNALS)))
+    return stops
 
 
 # Comparing ------------------------------------------------------------------------------------------------------------
@@ -163,16 +175,15 @@ def main() -> int:
     for strategy in options.strategies:
         overrides = [f"strategy={strategy}", "logger=csv", "trainer.max_epochs=6", *options.set]
         with tempfile.TemporaryDirectory(prefix="kill-and-resume-") as place:
-            times = run_whole(Path(place) / "whole", overrides)
+            total, seconds = run_whole(Path(place) / "whole", overrides)
             for index in range(options.rounds):
                 folder = Path(place) / f"round-{index}"
-                longest = times.end - times.first_row
-                stops = [(draw.uniform(0, longest / (n + 1)), draw.choice(STOPS)) for n in range(options.kills)]
+                stops = draw_stops(draw, options.kills, total, seconds)
                 stopped = run_stopped(folder, overrides, stops)
                 found = differences(Path(place) / "whole", folder)
                 failed += bool(found)
-                moments = ", ".join(f"{stop.name} after {seconds:.2f} s" for seconds, stop in stops[:stopped])
-                print(f"{strategy}, round {index}: {moments or 'not stopped'}: ", end="")
+                moments = [f"{s.signal.name} {s.seconds:.2f} s after row {s.rows}" for s in stops[:stopped]]
+                print(f"{strategy}, round {index}: {', '.join(moments) or 'not stopped'}: ", end="")
                 print(f"{len(found)} differ: {', '.join(found[:5])}" if found else "the same bits", flush=True)
     return 1 if failed else 0
 

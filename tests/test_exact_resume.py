@@ -3,7 +3,6 @@
 import random
 import signal
 import threading
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassPrecision, MulticlassRecall
 
 from lightning_prune.callbacks.exact_resume import ExactResume
+from scripts.kill_and_resume import Stop as Kill
 from scripts.kill_and_resume import differences, equal, leaves, run_stopped, run_whole
 
 BATCHES, EPOCHS = 10, 2
@@ -291,12 +291,18 @@ def test_two_processes(tmp_path):
     assert [name for name in whole if not equal(whole[name], resumed[name])] == []
 
 
-def test_train_py_killed_terminated_and_resumed(tmp_path):
+def test_train_py_killed_and_resumed(tmp_path):
     options = ["strategy=sfp", "logger=csv", "trainer.max_epochs=4"]
-    stops = [(0.4, signal.SIGKILL), (0.1, signal.SIGTERM)]
     whole = threading.Thread(target=run_whole, args=(tmp_path / "whole", options))
     whole.start()
-    time.sleep(0.1)  # Hydra makes its folders by the second
-    assert run_stopped(tmp_path / "stopped", options, stops) >= 1
+    assert run_stopped(tmp_path / "stopped", options, [Kill(4, 0.1, signal.SIGKILL)]) == 1
     whole.join()
     assert differences(tmp_path / "whole", tmp_path / "stopped") == []
+
+
+def test_script_sees_one_bit():
+    assert not equal(torch.tensor([0.0]), torch.tensor([-0.0]))
+    assert not equal(torch.zeros(2), torch.zeros(2, dtype=torch.float64))
+    assert equal(torch.tensor([float("nan")]), torch.tensor([float("nan")]))
+    nested = {"a": [1, {"b": "here/x"}]}
+    assert dict(leaves(nested, "here")) == {"/a/0": 1, "/a/1/b": "/x"}

@@ -13,8 +13,10 @@ LAYERS = {
     "tracing": 1,
     **dict.fromkeys(("criteria", "granularities", "schedules", "distillation", "quantizers", "profiling"), 1),
     **dict.fromkeys(("axes", "walk", "operators", "groups", "coupling", "weights", "pools"), 2),
-    **dict.fromkeys(("selection", "masking", "choosing", "held_masks", "losses", "sensitivity", "activations"), 2),
-    **dict.fromkeys(("surgery", "slimming", "permutation"), 3),
+    **dict.fromkeys(
+        ("selection", "masking", "choosing", "held_masks", "losses", "sensitivity", "activations", "admm"), 2
+    ),
+    **dict.fromkeys(("proof", "surgery", "slimming", "permutation"), 3),
     **dict.fromkeys(("callbacks", "search", "export", "plots", "report", "sweeps"), 4),
     **dict.fromkeys(("models", "data"), 4),
 }
@@ -22,7 +24,8 @@ OUTSIDE = {
     1: {"torch"},
     2: {"torch"},
     3: {"torch"},
-    4: {"torch", "lightning", "torchmetrics", "rich", "matplotlib", "PIL", "pyarrow", "sklearn", "huggingface_hub"},
+    4: {"torch", "lightning", "torchmetrics", "rich", "matplotlib", "numpy"}
+    | {"PIL", "pyarrow", "sklearn", "huggingface_hub"},
 }
 STANDARD = set(__import__("sys").stdlib_module_names)
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -155,6 +155,7 @@ class ADMMPruning(Pruner):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out at which step a resumed run goes on."""
+        super().on_train_start(trainer, pl_module)
         self._seen = trainer.global_step or -1
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -153,7 +153,8 @@ class MagnitudePruning(Pruner):
     # The run ----------------------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out at which step a resumed run goes on."""
+        """Find out when in the run to do what, and at which step a resumed run goes on."""
+        super().on_train_start(trainer, pl_module)
         self._seen = trainer.global_step or -1
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -77,7 +77,6 @@ class Pruner(Callback, ABC):
         if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
             name = type(trainer.strategy).__name__
             raise InputError(f"expected a strategy that keeps whole weights on every device, got {name}; use ddp")
-        self._plan(trainer, pl_module)
         self._found = self._find(pl_module, given_input(pl_module, self.example_input))
         if self._loaded is not None:
             self._hold(trainer, pl_module, self._loaded)
@@ -85,6 +84,12 @@ class Pruner(Callback, ABC):
         self._hooks = [
             optimizer.register_step_post_hook(self._step_hook(pl_module)) for optimizer in trainer.optimizers
         ]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find out when in the run to do what."""
+        # Not before: the length of the run is known once the loaders are there, and Lightning takes a loader that is
+        # there before a checkpoint's state for one without.
+        self._plan(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Make up for what had to wait for the first batch."""

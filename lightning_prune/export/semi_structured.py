@@ -13,8 +13,8 @@ from torch.sparse import SparseSemiStructuredTensorCUSPARSELT, SparseSemiStructu
 
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.n_m import NM
-from lightning_prune.profiling import _latencies_ms
-from lightning_prune.slimming import _holds, _proof
+from lightning_prune.profiling import latencies_ms
+from lightning_prune.proof import holds, prove
 from lightning_prune.surgery import Model, copy_of
 from lightning_prune.tracing import ExampleInput, as_arguments, evaluating, stored_tensors
 
@@ -142,7 +142,7 @@ def to_semi_structured(model: Model, example_input: ExampleInput, *, seconds: fl
     inputs = record_inputs(small, example_input)
     speedups = replace_where_faster(small, inputs, _semi_structured, seconds=seconds)
     result = SemiStructured(small, speedups)
-    if not _holds(_proof(model, example_input), small):
+    if not holds(prove(model, example_input), small):
         raise InputError(
             f"expected {type(model).__name__} to give the same outputs with semi-structured "
             f"{', '.join(result.converted)}, got others; leave dense what its code reads without calling the layer"
@@ -213,7 +213,7 @@ def replace_where_faster(
         except InputError as error:
             reasons.append(error)
             continue
-        times = _latencies_ms(versions, (x,), seconds)
+        times = latencies_ms(versions, (x,), seconds)
         best = min(range(1, len(times)), key=times.__getitem__)
         speedups[name] = times[0] / times[best]
         if speedups[name] >= FASTER:

@@ -1,0 +1,79 @@
+"""Proof that a changed model still computes what it did: on the example input, and on noise of the same shape."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from lightning_prune.errors import InputError
+from lightning_prune.tracing import ExampleInput, as_arguments, evaluating, stored_tensors
+
+Proof = list[tuple[tuple[Tensor, ...], list[Tensor]]]
+
+TOLERANCE = 1e-4
+"""Largest difference between the outputs of the changed and the original model, relative to the largest output.
+
+Less than single precision is held to eight times the distance from 1 to the next number.
+"""
+
+
+def prove(model: nn.Module, example_input: ExampleInput) -> Proof:
+    """Return the example input and noise of the same shape, each with what the model makes of it.
+
+    Raises:
+        InputError: If all outputs hold NaN, which compares with nothing.
+    """
+    device = next(iter(stored_tensors(model).values())).device
+    example = tuple(argument.to(device) for argument in as_arguments(example_input))
+    generator = torch.Generator().manual_seed(0)
+    noise = tuple(
+        torch.randn(argument.shape, generator=generator).to(argument) if argument.is_floating_point() else argument
+        for argument in example
+    )
+    proof = [(arguments, _outputs(model, arguments)) for arguments in (example, noise)]
+    proof = [(arguments, outputs) for arguments, outputs in proof if not any(out.isnan().any() for out in outputs)]
+    if not proof:
+        raise InputError(f"expected a {type(model).__name__} with finite outputs, got NaN: its weights have diverged")
+    return proof
+
+
+def _outputs(model: nn.Module, arguments: tuple[Tensor, ...]) -> list[Tensor]:
+    with evaluating(model), torch.compiler.set_stance("force_eager"), _full_precision():
+        return [output for output in tree_leaves(model(*arguments)) if isinstance(output, Tensor)]
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Keep GPUs from rounding float32 to TF32, which they may do for one width of a layer and not for another."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    allowed = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = allowed
+
+
+def holds(proof: Proof, model: nn.Module) -> bool:
+    """Return whether a model runs and gives the outputs in `proof` up to `TOLERANCE`."""
+    for arguments, expected in proof:
+        try:
+            found = _outputs(model, arguments)
+        except Exception:  # code of the model that relies on the old widths may fail in any way
+            return False
+        if [output.shape for output in found] != [output.shape for output in expected]:
+            return False
+        if not all(_close(output, reference) for output, reference in zip(found, expected, strict=True)):
+            return False
+    return True
+
+
+def _close(output: Tensor, expected: Tensor) -> bool:
+    if not (expected.is_floating_point() or expected.is_complex()):
+        return torch.equal(output, expected)
+    finite = expected[expected.isfinite()].abs()
+    scale = float(finite.max()) if len(finite) else 0.0
+    tolerance = max(TOLERANCE, 8 * torch.finfo(expected.dtype).eps)
+    return torch.allclose(output, expected, rtol=0.0, atol=tolerance * scale)
