@@ -24,6 +24,7 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -128,10 +129,13 @@ def run(cfg: DictConfig) -> None:
             folder / LAST.parent, "best", monitor="val/accuracy", mode="max", enable_version_counter=False
         )
         last = ModelCheckpoint(folder / LAST.parent, LAST.stem, enable_version_counter=False)
+        saving = [best, last, *every_n_steps(folder, cfg.checkpoint_every_n_steps)]
         watching = [SparsityMonitor(), LearningRateMonitor(), RichProgressBar(), ExactResume()]
-        callbacks: list[Callback] = [*strategy.values(), *watching, best, last]
+        callbacks: list[Callback] = [*strategy.values(), *watching, *saving]
         loggers: list[Logger] = [instantiate(options) for options in cfg.logger.values()]
-        trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=folder)
+        trainer: Trainer = instantiate(
+            cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=folder, plugins=[WholeFiles()]
+        )
     try:
         for logger in loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
@@ -151,6 +155,30 @@ def run(cfg: DictConfig) -> None:
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish()
+
+
+def every_n_steps(folder: Path, steps: int | None) -> list[ModelCheckpoint]:
+    """Return what also writes the last checkpoint within epochs, nothing if that is not wanted."""
+    if steps is None:
+        return []
+    if not isinstance(steps, int) or steps < 1:
+        raise InputError(f"expected checkpoint_every_n_steps to be null or a whole number of at least 1, got {steps}")
+    return [ModelCheckpoint(folder / LAST.parent, LAST.stem, every_n_train_steps=steps, enable_version_counter=False)]
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Write checkpoints beside the old ones and put them in their place when they are whole.
+
+    Lightning writes them in the system's folder for temporary files, from which a move to another disk is a copy that
+    a kill leaves half done.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
+        part = Path(path).with_suffix(".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(checkpoint, part)
+        part.replace(path)
 
 
 def hush() -> None:

@@ -15,6 +15,7 @@ from lightning_prune.tracing import holder
 from lightning_prune.weights import prunable_weights
 
 Reads = tuple[tuple[Part, ...], ...]
+"""The parts of a channel that a criterion scores; see `Criterion.reads`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,7 +46,7 @@ def read_metrics(run_folder: Path) -> Curves:
 
     Args:
         run_folder: Holds `csv/version_*/metrics.csv`. A resumed run writes a new version and repeats what came after
-            its checkpoint, so of earlier versions only the epochs before its first one count.
+            its checkpoint, so of earlier versions only the epochs up to its first one count.
 
     Raises:
         InputError: If the folder has no such file.
@@ -59,7 +59,7 @@ def read_metrics(run_folder: Path) -> Curves:
     for version in versions:
         rows = list(_logged(version))
         start = min((epoch for epoch, _ in rows), default=math.inf)
-        curves = {name: {epoch: v for epoch, v in points.items() if epoch < start} for name, points in curves.items()}
+        curves = {name: {epoch: v for epoch, v in points.items() if epoch <= start} for name, points in curves.items()}
         for epoch, metrics in rows:
             for name, value in metrics.items():
                 curves.setdefault(name, {})[epoch] = value

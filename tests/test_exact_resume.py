@@ -292,7 +292,7 @@ def test_two_processes(tmp_path):
 
 
 def test_train_py_killed_and_resumed(tmp_path):
-    options = ["strategy=sfp", "logger=csv", "trainer.max_epochs=4"]
+    options = ["strategy=gmp", "logger=csv", "trainer.max_epochs=4", "checkpoint_every_n_steps=3"]
     whole = threading.Thread(target=run_whole, args=(tmp_path / "whole", options))
     whole.start()
     assert run_stopped(tmp_path / "stopped", options, [Kill(4, 0.1, signal.SIGKILL)]) == 1

@@ -524,7 +524,7 @@ def test_module_without_convolutions_is_refused() -> None:
             logits: Tensor = self.net(image)
             return logits
 
-    with pytest.raises(InputError, match="expected a model with convolutions"):
+    with pytest.raises(InputError, match="expected a model with layers that can be pruned, found none"):
         fit(Linear(), SoftFilterPruning(0.4))
 
 

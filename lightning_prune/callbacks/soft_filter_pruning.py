@@ -19,7 +19,7 @@ from lightning_prune.criteria.mix import Mix
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel, Residual
 from lightning_prune.masking import apply_masks, limit_norms, prune, slice_norms
-from lightning_prune.pools import Pool, channel_pools, join
+from lightning_prune.pools import Pool, Reads, channel_pools, join
 from lightning_prune.schedules.constant import Constant
 from lightning_prune.tracing import ExampleInput
 
@@ -195,15 +195,21 @@ class SoftFilterPruning(Pruner):
         if arguments is None:
             return False
         pools = channel_pools(pl_module, arguments, self.residual)
+        for pool in pools:
+            pool.names(self._reads)
         self._pools = list(zip(pools, targets(pools, self.sparsity), strict=True))
         return True
+
+    @property
+    def _reads(self) -> Reads:
+        return Criterion.reads if isinstance(self.criterion, Mix) else self.criterion.reads
 
     def _choose(self, pl_module: LightningModule, progress: float, owned: bool) -> dict[str, Tensor]:
         """Return masks over the filters, and over what else they own, chosen by the filters as they are now."""
         tensors = {name: tensor.detach() for name, tensor in pl_module.named_parameters()}
         masks: dict[str, Tensor] = {}
         for pool, final in self._pools:
-            units = pool.matrix(tensors, Criterion.reads)
+            units = pool.matrix(tensors, self._reads)
             pruned = prune(units, self.criterion, self.schedule(progress, final), rounding="floor")
             join(masks, pool.masks(~pruned, owned))
         return masks

@@ -18,7 +18,7 @@ class Mix:
         share: Share of the pruned units that `first` takes, in (0, 1). Both counts are rounded on their own.
 
     Raises:
-        InputError: If `share` is not in (0, 1).
+        InputError: If `share` is not in (0, 1), or a criterion looks at anything but weights.
 
     Reference:
         He et al., Filter Pruning via Geometric Median, 2019, arXiv:1811.00250, section 4: "FPGM-mix 40 %" prunes 10 %
@@ -32,3 +32,6 @@ class Mix:
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
             raise InputError(f"expected a share in (0, 1), got {self.share}")
+        for criterion in (self.first, self.then):
+            if (criterion.needs, criterion.reads) != (Criterion.needs, Criterion.reads):
+                raise InputError(f"expected criteria of the weights to mix, got {criterion!r}")

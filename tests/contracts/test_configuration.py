@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 import train
 from lightning_prune import SparsityMonitor, load_slim, save_slim, slim
 from lightning_prune.callbacks.pruner import Pruner
+from lightning_prune.criteria.mix import Mix
 from lightning_prune.granularities.channel import Channel
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.profiling import macs
@@ -28,9 +29,14 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+def looks_at_weights(name: str) -> bool:
+    criterion = instantiate(OmegaConf.load(CONF / "criterion" / f"{name}.yaml"))
+    return isinstance(criterion, Mix) or criterion.needs == "weights"
+
+
 METHODS = (
     [f"strategy={name}" for name in options("strategy")]
-    + [f"strategy=sfp criterion={name}" for name in ("magnitude", "geometric_median", "mix", "lamp")]
+    + [f"strategy=sfp criterion={name}" for name in filter(looks_at_weights, options("criterion"))]
     + [f"strategy=sfp schedule={name}" for name in options("schedule")]
     + [f"strategy=gmp granularity={name}" for name in options("granularity")]
     + [f"strategy=gmp granularity=filter criterion={name}" for name in options("criterion")]
