@@ -95,6 +95,11 @@ def settled(cfg: DictConfig) -> DictConfig:
                 f"expected nothing beside resume={cfg.resume}, got {' '.join(extra)}; a run is resumed as it was"
             )
         cfg = OmegaConf.load(file)  # type: ignore[assignment]
+    elif file.exists():
+        raise InputError(
+            f"expected a new folder for a new run, got {os.path.relpath(folder)}, which holds one; go on with it by "
+            "resume=FOLDER, or choose another"
+        )
     else:
         cfg.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         cfg.overrides = list(hydra_config.overrides.task)

@@ -2,7 +2,12 @@
 
 from importlib.metadata import version
 
+from lightning_prune.callbacks.admm_pruning import ADMMPruning
+from lightning_prune.callbacks.best_pruned_checkpoint import BestPrunedCheckpoint
+from lightning_prune.callbacks.exact_resume import ExactResume
 from lightning_prune.callbacks.magnitude_pruning import MagnitudePruning
+from lightning_prune.callbacks.network_slimming import NetworkSlimming
+from lightning_prune.callbacks.regularization import Regularization
 from lightning_prune.callbacks.soft_filter_pruning import SoftFilterPruning
 from lightning_prune.callbacks.sparsity_monitor import SparsityMonitor
 from lightning_prune.profiling import profile
@@ -11,7 +16,12 @@ from lightning_prune.slimming import load_slim, save_slim, slim
 __version__ = version("lightning-prune")
 
 __all__ = [
+    "ADMMPruning",
+    "BestPrunedCheckpoint",
+    "ExactResume",
     "MagnitudePruning",
+    "NetworkSlimming",
+    "Regularization",
     "SoftFilterPruning",
     "SparsityMonitor",
     "__version__",

@@ -53,12 +53,12 @@ def choose(
     removable = [pool.removable(own) for pool, own in zip(pools, scores, strict=True)]
     if scope != "global":
         return _masks(pools, prune_each(scores, sparsities, removable, [pool.runs for pool in pools]), gone)
-    pruned = dict.fromkeys(range(len(pools)), scores[0])
+    pruned: dict[int, Tensor] = {}
     for sparsity in dict.fromkeys(sparsities):
         rivals = [i for i, own in enumerate(sparsities) if own == sparsity]
         chosen = prune_together([scores[i] for i in rivals], sparsity, [removable[i] for i in rivals], floor)
         pruned.update(zip(rivals, chosen, strict=True))
-    return _masks(pools, list(pruned.values()), gone)
+    return _masks(pools, [pruned[i] for i in range(len(pools))], gone)
 
 
 def choose_mixed(

@@ -44,7 +44,11 @@ class ADMMPruning(Pruner):
     W + U and U adds up what W still lacks; both change at the end of every round, and `rho` grows from round to round.
     After `end` the model trains on with what was pruned at zero. With `begin` equal to `end` it is pruned at once.
 
-    `admm/residual`, `||W - Z|| / ||W||`, and `admm/rho` are logged at the end of every epoch until then.
+    `admm/residual`, `||W - Z|| / ||W||`, and `admm/rho` are logged at the end of every epoch until then. The first
+    may rise while U fills, and falls as `rho` grows; what is left of it at `end` is what pruning takes away at once.
+
+    The defaults are measured on the digits of train.py: 20 epochs of SGD, mean test accuracy of three seeds. At 95 %
+    sparsity they reach 99.3 %, 8 rounds instead of 16 96.4 %, pruning at once 93.1 %. A constant `rho` is the papers'.
 
     Args:
         sparsity: Fraction of the units that go, in [0, 1), or such fractions by layer name pattern (`{"layer1.*": 0.3,
@@ -56,7 +60,8 @@ class ADMMPruning(Pruner):
         per_filter: Take the same number of kernels from every filter, so that all have the same work.
         mine: Replace the patterns of `Pattern()` by this many, those most frequent in the weights at `begin` (PatDNN).
         rho: Factor of the penalty in the first round, greater than 0.
-        rho_max: Factor in the last round, at least `rho`; between, it grows by the same factor every round.
+        rho_max: Factor in the last round, at least `rho`; between, it grows by the same factor every round. SGD with
+            momentum is stable while the learning rate times it, twice that with `connectivity`, is below about 1.
         begin: When the first round starts, in optimizer steps, or as a fraction of the run if it is a float.
         end: When the last one ends, and the masks are final. In steps or as a fraction, as `begin`.
         every: How long a round is, in steps or as a fraction, at least a step.
@@ -84,11 +89,11 @@ class ADMMPruning(Pruner):
         connectivity: float | None = None,
         per_filter: bool = True,
         mine: int | None = None,
-        rho: float = 1e-3,
+        rho: float = 1e-2,
         rho_max: float = 1.0,
         begin: Moment = 0.1,
         end: Moment = 0.5,
-        every: Moment = 0.05,
+        every: Moment = 0.025,
         scope: Scope = "layer",
         floor: float = 0.01,
         skip: Collection[Skip] = ("first", "depthwise"),
