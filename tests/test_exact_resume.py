@@ -21,6 +21,8 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassPrecision, MulticlassRecall
 
 from lightning_prune.callbacks.exact_resume import ExactResume
+from lightning_prune.data.digits import digits
+from lightning_prune.models.classifier import ImageClassifier
 from scripts.kill_and_resume import Stop as Kill
 from scripts.kill_and_resume import differences, equal, leaves, run_stopped, run_whole
 
@@ -52,9 +54,9 @@ class Noisy(Dataset[tuple[Tensor, Tensor]]):
 class Module(LightningModule):
     """Has everything that a checkpoint of Lightning forgets."""
 
-    def __init__(self, workers: int = 0, plateau: bool = False) -> None:
+    def __init__(self, workers: int = 0, plateau: bool = False, asks: bool = False) -> None:
         super().__init__()
-        self.workers, self.plateau = workers, plateau
+        self.workers, self.plateau, self.asks = workers, plateau, asks
         self.net = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(0.3), nn.Linear(12, 3))
         self.accuracy, self.val_accuracy = MulticlassAccuracy(3), MulticlassAccuracy(3)
         self.coupled = MetricCollection([MulticlassPrecision(3), MulticlassRecall(3)])
@@ -105,6 +107,8 @@ class Module(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+        if self.asks:
+            assert self.trainer.estimated_stepping_batches > 0
         if self.plateau:
             plateau = ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss"}}
@@ -161,6 +165,7 @@ def fit(
     saving: dict[str, Any],
     workers: int = 0,
     plateau: bool = False,
+    asks: bool = False,
     stop: int | None = None,
     resume: bool = False,
     seed: int = 1,
@@ -168,7 +173,7 @@ def fit(
     **options: Any,
 ) -> Rows:
     seed_everything(seed, verbose=False)
-    module, rows = Module(workers, plateau), Rows()
+    module, rows = Module(workers, plateau, asks), Rows()
     checkpoints = ModelCheckpoint(folder, "last", enable_version_counter=False, **saving)
     trainer = Trainer(
         **{"max_epochs": EPOCHS, **options},
@@ -229,6 +234,7 @@ MOMENTS = random.Random(0)
         (EVERY_3, {"workers": 1}),
         (EVERY_3, {"accumulate_grad_batches": 2}),
         (EVERY_3, {"plateau": True}),
+        (EVERY_3, {"asks": True}),
         (EVERY_5, {"val_check_interval": 0.5}),
         (EVERY_5, {"max_steps": 18, "max_epochs": None}),
         (AT_VALIDATION, {"plateau": True}),
@@ -289,6 +295,30 @@ def test_two_processes(tmp_path):
     fit(tmp_path / "stopped", saving={"every_n_train_steps": 13}, resume=True, seed=1, **options)
     whole, resumed = final(tmp_path / "whole"), final(tmp_path / "stopped")
     assert [name for name in whole if not equal(whole[name], resumed[name])] == []
+
+
+class Asking(ImageClassifier):
+    """Asks how long the run is before a checkpoint's loops are loaded, as many modules do."""
+
+    def configure_optimizers(self) -> Any:
+        assert self.trainer.estimated_stepping_batches > 0
+        return super().configure_optimizers()
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+def test_loaders_that_keep_their_place_do_so_when_a_module_asks_for_the_length(tmp_path):
+    def run(*callbacks: Callback, **options: Any) -> LightningModule:
+        torch.manual_seed(0)
+        module = Asking(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), 10)
+        saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=4, save_top_k=-1)
+        settings = {"max_epochs": 2, "limit_train_batches": 6, "logger": False, "accelerator": "cpu"}
+        trainer = Trainer(callbacks=[*callbacks, saving], enable_progress_bar=False, **settings)
+        trainer.fit(module, datamodule=digits(), **options)
+        return module
+
+    whole = run(ExactResume())
+    resumed = run(ExactResume(), ckpt_path=tmp_path / "step=4.ckpt", weights_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
 def test_train_py_killed_and_resumed(tmp_path):

@@ -6,7 +6,14 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_prune.callbacks.loop_state import finish_batch, internals, loop_state, moved, restore_loop
+from lightning_prune.callbacks.loop_state import (
+    finish_batch,
+    forget_loaders,
+    internals,
+    loop_state,
+    moved,
+    restore_loop,
+)
 from lightning_prune.callbacks.random_state import random_state, set_random_state
 
 State = dict[str, Any]
@@ -40,6 +47,9 @@ class ExactResume(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the random state from which Lightning builds the loaders' first iterators."""
+        if self._loaded is not None:
+            with internals():
+                forget_loaders(trainer)
         self._draws = [random_state(pl_module.device)]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

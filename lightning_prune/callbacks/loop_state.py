@@ -48,6 +48,15 @@ def internals() -> Iterator[None]:
         )
 
 
+def forget_loaders(trainer: Trainer) -> None:
+    """Let Lightning build its training loaders once more, and put them in their place.
+
+    Those that it has built before it loads a checkpoint's loops, because a module asked how long the run is, keep
+    their place at the beginning.
+    """
+    trainer.fit_loop._combined_loader = None
+
+
 def loop_state(trainer: Trainer, pl_module: LightningModule) -> State:
     """Return what is underway in the training loop."""
     fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
