@@ -1,6 +1,9 @@
 """Every file in conf/ keeps the package's promises: a new yaml is tested at once, with no edit here."""
 
 import math
+import os
+import socket
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,13 +176,37 @@ class SaveState(Callback):
         torch.save({"parameters": parameters, "masks": masks}, self.folder / f"{trainer.global_rank}.pt")
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("overrides", [f"strategy={name}" for name in options("strategy") if name != "none"])
-def test_every_strategy_is_the_same_in_two_processes(overrides: str, tmp_path: Path) -> None:
-    module, data, callbacks = pieces(composed(overrides))
-    settings: dict[str, Any] = {"devices": 2, "strategy": "ddp_spawn"}
-    trainer(*callbacks, SparsityMonitor(), SaveState(tmp_path), **settings).fit(module, datamodule=data)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+def train_all(rank: int, folder: Path, port: str) -> None:
+    """Train with every strategy, as one of two processes."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    os.environ |= address | {name: str(value) for name, value in ranks.items()} | {"TORCHELASTIC_RUN_ID": "tests"}
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for name in options("strategy"):
+            module, data, callbacks = pieces(composed(f"strategy={name}"))
+            save = SaveState(folder / name)
+            trainer(*callbacks, SparsityMonitor(), save, devices=2, strategy="ddp").fit(module, datamodule=data)
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder with what two processes end with, by strategy."""
+    folder = tmp_path_factory.mktemp("two")
+    for name in options("strategy"):
+        (folder / name).mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    torch.multiprocessing.spawn(train_all, (folder, port), nprocs=2)  # type: ignore[no-untyped-call]
+    return folder
+
+
+@pytest.mark.parametrize("name", options("strategy"))
+def test_every_strategy_is_the_same_in_two_processes(name: str, two_processes: Path) -> None:
+    _, _, callbacks = pieces(composed(f"strategy={name}"))
+    first, second = (torch.load(two_processes / name / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert any(first["masks"]) == any(isinstance(callback, Pruner) for callback in callbacks)
     for one, other in zip(first["masks"], second["masks"], strict=True):
         assert one is None or all(torch.equal(mask, other[name]) for name, mask in one.items())
