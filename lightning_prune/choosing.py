@@ -23,8 +23,13 @@ Scope = Literal["layer", "global", "erdos_renyi_kernel"]
 
 
 def score(pools: Sequence[Pool], criterion: Criterion, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-    """Return `(n_units,)` scores of each pool, of tensors by parameter name."""
-    return [criterion(pool.matrix(tensors, criterion.reads)) for pool in pools]
+    """Return `(n_units,)` scores of each pool, of tensors by parameter name, in memory of their own."""
+    scores = []
+    for pool in pools:
+        units = pool.matrix(tensors, criterion.reads)
+        own = criterion(units)
+        scores.append(own.clone() if own.untyped_storage().data_ptr() == units.untyped_storage().data_ptr() else own)
+    return scores
 
 
 def choose(
@@ -39,7 +44,7 @@ def choose(
 
     Args:
         pools: What competes.
-        scores: `(n_units,)` for each pool.
+        scores: `(n_units,)` for each pool; overwritten, because memory for as many again takes as long as the choice.
         sparsities: Fraction of its units that each pool loses, in [0, 1).
         scope: Where they compete.
         floor: Fraction of its units that every pool keeps in global scope, in [0, 1), at least one.

@@ -30,6 +30,14 @@ class HeldMasks:
         # In the parameters' number format: a product with it is several times as fast as one with bool.
         self._masks = {name: mask.to(parameters[name]) for name, mask in masks.items()}
 
+    def replace(self, masks: Mapping[str, Tensor]) -> bool:
+        """Take other masks over the same parameters, of the same shapes; return False if they are not such."""
+        if {name: mask.shape for name, mask in masks.items()} != {name: m.shape for name, m in self._masks.items()}:
+            return False
+        for name, mask in masks.items():
+            self._masks[name].copy_(mask)
+        return True
+
     @property
     def masks(self) -> dict[str, Tensor]:
         """The bool masks by parameter name, True = kept."""

@@ -95,7 +95,7 @@ def prune_each(
     for layer, sparsity, free, parts in zip(scores, sparsities, removable, runs, strict=True):
         number = count(len(layer) // parts, sparsity)
         if free is not None:
-            layer, number = layer.masked_fill(~free, math.inf), min(number, int(free.sum()))
+            layer, number = layer.masked_fill(~free, math.inf), min(number, int(free.count_nonzero()))
         if parts == 1:
             result += lowest([layer], number)
         else:
@@ -159,7 +159,7 @@ def prune_together(
         )
     while True:
         pruned = lowest(layers, number)
-        short = [i for i, gone in enumerate(pruned) if len(gone) - int(gone.sum()) < smallest[i]]
+        short = [i for i, gone in enumerate(pruned) if len(gone) - int(gone.count_nonzero()) < smallest[i]]
         if not short:
             return pruned
         for i in short:

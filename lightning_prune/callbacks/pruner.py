@@ -137,7 +137,8 @@ class Pruner(Callback, ABC):
     def _hold(self, trainer: Trainer, pl_module: LightningModule, masks: Mapping[str, Tensor]) -> None:
         """Keep what `masks` remove at zero from now on."""
         check_agreement(trainer, masks)
-        self._held = HeldMasks(pl_module, masks)
+        if self._held is None or not self._held.replace(masks):
+            self._held = HeldMasks(pl_module, masks)
         self._held.enforce(trainer.optimizers)
 
     def _enforce(self) -> None:
