@@ -48,22 +48,23 @@ def choose(
         sparsities: Fraction of its units that each pool loses, in [0, 1).
         scope: Where they compete.
         floor: Fraction of its units that every pool keeps in global scope, in [0, 1), at least one.
-        held: Masks in force: what they remove goes first and counts. None if there are none.
+        held: Masks in force, of any number format: what they remove goes first and counts. None if there are none.
 
     Returns:
         bool masks by parameter name, True = kept, that broadcast over the parameters.
     """
-    gone = _gone(pools, held)
-    scores = [own if away is None else own.masked_fill(away, -math.inf) for own, away in zip(scores, gone, strict=True)]
+    if held:
+        for pool, own in zip(pools, scores, strict=True):
+            own.masked_fill_(~pool.kept(held), -math.inf)
     removable = [pool.removable(own) for pool, own in zip(pools, scores, strict=True)]
     if scope != "global":
-        return _masks(pools, prune_each(scores, sparsities, removable, [pool.runs for pool in pools]), gone)
+        return _masks(pools, prune_each(scores, sparsities, removable, [pool.runs for pool in pools]), held)
     pruned: dict[int, Tensor] = {}
     for sparsity in dict.fromkeys(sparsities):
         rivals = [i for i, own in enumerate(sparsities) if own == sparsity]
         chosen = prune_together([scores[i] for i in rivals], sparsity, [removable[i] for i in rivals], floor)
         pruned.update(zip(rivals, chosen, strict=True))
-    return _masks(pools, [pruned[i] for i in range(len(pools))], gone)
+    return _masks(pools, [pruned[i] for i in range(len(pools))], held)
 
 
 def choose_mixed(
@@ -74,20 +75,16 @@ def choose_mixed(
     held: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return masks that remove what one criterion after the other finds least important; see `choose`."""
-    gone = _gone(pools, held)
     pruned = [
-        prune(pool.matrix(tensors, Criterion.reads), mix, sparsity, gone=away)
-        for pool, sparsity, away in zip(pools, sparsities, gone, strict=True)
+        prune(pool.matrix(tensors, Criterion.reads), mix, sparsity, gone=~pool.kept(held) if held else None)
+        for pool, sparsity in zip(pools, sparsities, strict=True)
     ]
-    return _masks(pools, pruned, gone)
+    return _masks(pools, pruned, held)
 
 
-def _gone(pools: Sequence[Pool], held: Mapping[str, Tensor] | None) -> list[Tensor | None]:
-    return [None if not held else ~pool.kept(held) for pool in pools]
-
-
-def _masks(pools: Sequence[Pool], pruned: Sequence[Tensor], gone: Sequence[Tensor | None]) -> dict[str, Tensor]:
+def _masks(pools: Sequence[Pool], pruned: Sequence[Tensor], held: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     masks: dict[str, Tensor] = {}
-    for pool, chosen, away in zip(pools, pruned, gone, strict=True):
-        join(masks, pool.masks(~(chosen if away is None else chosen | away)))
+    for pool, chosen in zip(pools, pruned, strict=True):
+        keep = chosen.logical_not_()
+        join(masks, pool.masks(keep.logical_and_(pool.kept(held)) if held else keep))
     return masks

@@ -27,28 +27,28 @@ class HeldMasks:
             if not fits or any(m not in (1, s) for m, s in zip(mask.shape, parameters[name].shape, strict=True)):
                 raise InputError(f"expected masks for {type(module).__name__}, got one of {name} that does not fit")
         self._weights = {name: parameters[name] for name in masks}
-        # In the parameters' number format: a product with it is several times as fast as one with bool.
-        self._masks = {name: mask.to(parameters[name]) for name, mask in masks.items()}
+        # A product with a mask in the parameter's number format is several times as fast as one with bool.
+        self.factors = {name: mask.to(parameters[name]) for name, mask in masks.items()}
 
     def replace(self, masks: Mapping[str, Tensor]) -> bool:
         """Take other masks over the same parameters, of the same shapes; return False if they are not such."""
-        if {name: mask.shape for name, mask in masks.items()} != {name: m.shape for name, m in self._masks.items()}:
+        if {name: mask.shape for name, mask in masks.items()} != {name: m.shape for name, m in self.factors.items()}:
             return False
         for name, mask in masks.items():
-            self._masks[name].copy_(mask)
+            self.factors[name].copy_(mask)
         return True
 
     @property
     def masks(self) -> dict[str, Tensor]:
         """The bool masks by parameter name, True = kept."""
-        return {name: mask.bool() for name, mask in self._masks.items()}
+        return {name: mask.bool() for name, mask in self.factors.items()}
 
     def enforce(self, optimizers: Iterable[Optimizer] = ()) -> None:
         """Zero what the masks remove, in the parameters and in the running averages of the optimizers."""
         averages = momenta(optimizers, self._weights.values())
         pairs = [
             (tensor, mask)
-            for weight, mask, states in zip(self._weights.values(), self._masks.values(), averages, strict=True)
+            for weight, mask, states in zip(self._weights.values(), self.factors.values(), averages, strict=True)
             for tensor in (weight.data, *states)
         ]
         apply_masks([tensor for tensor, _ in pairs], [mask for _, mask in pairs])

@@ -74,7 +74,7 @@ class WeightPool:
 
     def kept(self, masks: Mapping[str, Tensor]) -> Tensor:
         """Return `(n_units,)` bool: the units that masks keep."""
-        return self.granularity.units(masks[self.name].expand(self.shape))[:, 0]
+        return self.granularity.units(masks[self.name].expand(self.shape))[:, 0].bool()
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +160,7 @@ class ChannelPool:
     def kept(self, masks: Mapping[str, Tensor]) -> Tensor:
         """Return `(n_units,)` bool: the channels that masks keep."""
         member = self.group.owned[0]
-        mask = Channel(member.dim).units(masks[member.name]).any(dim=1)
+        mask = Channel(member.dim).units(masks[member.name]).bool().any(dim=1)
         return mask[member.index[:, 0].to(mask.device)]
 
 

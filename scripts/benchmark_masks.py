@@ -74,7 +74,7 @@ def step(model: str, batch: int, steps: int, callback: str) -> float:
         inputs = torch.randn(batch, 3, 32, 32)
     module = Training(network)
     weights = [(m, "weight") for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    callbacks = {
+    callbacks: list[Callback] = {
         "plain": [],
         "masks": [MagnitudePruning(SPARSITY, schedule=OneShot(), begin=0, end=0, skip=())],
         "ModelPruning": [
@@ -97,7 +97,7 @@ def step(model: str, batch: int, steps: int, callback: str) -> float:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    data = TensorDataset(inputs.repeat(steps, *[1] * (inputs.ndim - 1)), torch.arange(batch * steps) % 10)
+    data = TensorDataset(torch.cat([inputs] * steps), torch.arange(batch * steps) % 10)
     trainer.fit(module, DataLoader(data, batch_size=batch))
     return clock.median()
 

@@ -1,8 +1,10 @@
 """Time the choice of the smallest weights among very many against torch.kthvalue and torch.sort.
 
-All masks are computed anew from the weights, over all tensors together, their absolute values included; kthvalue and
-sort get those ready and in one tensor, and make no masks. The three run in turn, round after round; ratios are taken
-within a round, so that they hold on a machine whose speed drifts. Memory is what is needed on top of the weights.
+All masks are computed from the weights as a pruner does, over all tensors together: absolute values, choice, masks held
+at zero; once as the first choice of a run, and once as a later one, which goes on from masks in force at half the
+sparsity. kthvalue and sort get absolute values ready and in one tensor, and make no masks. All run in turn, round after
+round; ratios are taken within a round, so that they hold on a machine whose speed drifts. Memory is what is needed on
+top of the weights, and for later choices on top of the masks in force.
 
     python scripts/benchmark_selection.py --weights 100_000_000 --sparsity 0.9 --rounds 5
 """
@@ -16,14 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from lightning_prune.selection import lowest
-
-
-def masks(weights: list[Tensor], number: int) -> list[Tensor]:
-    """Return for each tensor which of its weights are among the `number` smallest of all."""
-    return lowest([weight.abs() for weight in weights], number)
+from lightning_prune.choosing import choose, score
+from lightning_prune.criteria.magnitude import Magnitude
+from lightning_prune.granularities.element import Element
+from lightning_prune.held_masks import HeldMasks
+from lightning_prune.pools import weight_pools
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
@@ -75,33 +76,55 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     device = options.device
-    generator = torch.Generator(device).manual_seed(0)
-    row = torch.randn(options.weights, generator=generator, device=device)
-    weights = [part.clone() for part in row.tensor_split(options.tensors)]
-    row.abs_()
-    number = round(options.sparsity * options.weights)
-    chosen = masks(weights, number)
+    torch.manual_seed(0)
+    columns = options.weights // options.tensors // 1000
+    layers = [nn.Linear(columns, 1000, bias=False, device=device) for _ in range(options.tensors)]
+    network = nn.Sequential(*layers)
+    weights = {name: weight.detach() for name, weight in network.named_parameters()}
+    pools = weight_pools(network, Element())[0]
+    row = torch.cat([weight.reshape(-1) for weight in weights.values()]).abs_()
+    number = round(options.sparsity * len(row))
+
+    def masks(sparsity: float, held: HeldMasks | None = None) -> HeldMasks:
+        shares, factors = [sparsity] * len(pools), None if held is None else held.factors
+        chosen = choose(pools, score(pools, Magnitude(), weights), shares, "global", 0.01, factors)
+        if held is None:
+            return HeldMasks(network, chosen)
+        held.replace(chosen)
+        return held
+
+    first, later = masks(options.sparsity), masks(options.sparsity / 2)
     threshold = row.kthvalue(number).values
-    assert sum(int(one.sum()) for one in chosen) == number
-    assert all(bool((weight[one].abs() <= threshold).all()) for one, weight in zip(chosen, weights, strict=True))
-    del chosen
+    found = first.masks
+    assert sum(int(one.count_nonzero()) for one in found.values()) == len(row) - number
+    assert all(bool((weights[name][~one].abs() <= threshold).all()) for name, one in found.items())
+    half = later.masks
+    del first, found
+
+    def again() -> None:
+        later.replace(half)
 
     runs: dict[str, Callable[[], object]] = {
-        "all masks": lambda: masks(weights, number),
+        "first choice": lambda: masks(options.sparsity),
+        "later choice": lambda: masks(options.sparsity, later),
         "torch.kthvalue": lambda: row.kthvalue(number),
     }
     if options.sort:
         runs["torch.sort"] = row.sort
-    times = [{name: seconds(run, device) for name, run in runs.items()} for _ in range(options.rounds)]
-    size = options.weights * row.element_size()
-    print(f"{options.weights:,} weights in {options.tensors} tensors, {options.sparsity:.1%} chosen, on {device}")
+    times = []
+    for _ in range(options.rounds):
+        times.append({name: seconds(run, device) for name, run in runs.items()})
+        again()
+    size = len(row) * row.element_size()
+    print(f"{len(row):,} weights in {options.tensors} tensors, {options.sparsity:.1%} chosen, on {device}")
     print(f"{'':>14}  {'seconds':>8}  {'extra memory / weights':>22}")
     for name, run in runs.items():
         taken = statistics.median(one[name] for one in times)
         print(f"{name:>14}  {taken:8.4f}  {extra_bytes(run, device) / size:22.2f}")
-    for other in list(runs)[1:]:
-        ratios = sorted(one["all masks"] / one[other] for one in times)
-        print(f"all masks / {other}: {statistics.median(ratios):.3f} (from {ratios[0]:.3f} to {ratios[-1]:.3f})")
+    for name in ("first choice", "later choice"):
+        for other in list(runs)[2:]:
+            ratios = sorted(one[name] / one[other] for one in times)
+            print(f"{name} / {other}: {statistics.median(ratios):.3f} (from {ratios[0]:.3f} to {ratios[-1]:.3f})")
 
 
 if __name__ == "__main__":

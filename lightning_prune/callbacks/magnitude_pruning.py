@@ -321,13 +321,14 @@ class MagnitudePruning(Pruner):
         """Return masks that remove what is least important now, and what is gone already."""
         sparsities = [self.schedule(progress, target) for target in self._targets]
         tensors = {name: tensor.detach() for name, tensor in pl_module.named_parameters()}
+        held = None if self._held is None else self._held.factors
         if isinstance(self.criterion, Mix):
-            return choose_mixed(self._pools, self.criterion, tensors, sparsities, self.masks)
+            return choose_mixed(self._pools, self.criterion, tensors, sparsities, held)
         if self._gathering is not None:
             scores = self._gathering.take(trainer)
         else:
             scores = score(self._pools, self.criterion, tensors)
-        return choose(self._pools, scores, sparsities, self.scope, self.floor, self.masks)
+        return choose(self._pools, scores, sparsities, self.scope, self.floor, held)
 
     def _check_rate(self, trainer: Trainer) -> None:
         """Warn if the learning rate has fallen too far for the model to recover from the last choice."""
