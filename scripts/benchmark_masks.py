@@ -74,24 +74,20 @@ def step(model: str, batch: int, steps: int, callback: str) -> float:
         inputs = torch.randn(batch, 3, 32, 32)
     module = Training(network)
     weights = [(m, "weight") for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    callbacks: list[Callback] = {
-        "plain": [],
-        "masks": [MagnitudePruning(SPARSITY, schedule=OneShot(), begin=0, end=0, skip=())],
-        "ModelPruning": [
-            ModelPruning(
-                "l1_unstructured",
-                parameters_to_prune=weights,
-                amount=SPARSITY,
-                apply_pruning=lambda epoch: epoch == 0,
-                use_lottery_ticket_hypothesis=False,
-            )
-        ],
-    }[callback]
+    lightnings = ModelPruning(
+        "l1_unstructured",
+        parameters_to_prune=weights,
+        amount=SPARSITY,
+        apply_pruning=lambda epoch: epoch == 0,
+        use_lottery_ticket_hypothesis=False,
+    )
+    ours = MagnitudePruning(SPARSITY, schedule=OneShot(), begin=0, end=0, skip=())
+    callbacks: dict[str, list[Callback]] = {"plain": [], "masks": [ours], "ModelPruning": [lightnings]}
     clock = Clock()
     trainer = Trainer(
         max_epochs=2,
         limit_train_batches=steps,
-        callbacks=[*callbacks, clock],
+        callbacks=[*callbacks[callback], clock],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

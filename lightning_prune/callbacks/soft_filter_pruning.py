@@ -114,6 +114,11 @@ class SoftFilterPruning(Pruner):
         """Number of epochs after which the choice is fixed, known when training starts."""
 
     @property
+    def state_key(self) -> str:
+        """Name of this callback's state in checkpoints, by what it prunes."""
+        return self._generate_state_key(criterion=self.criterion, schedule=self.schedule)
+
+    @property
     def is_final(self) -> bool:
         """Whether the choice of filters is fixed."""
         return self._held is not None
