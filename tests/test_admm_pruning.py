@@ -474,7 +474,9 @@ def test_a_run_that_ends_before_it_prunes_says_so() -> None:
             trainer.should_stop = True
 
     pruner = ADMMPruning(0.5, rho=0.1)
-    with pytest.warns(UserWarning, match="after 5 optimizer steps, before the weights were pruned, at step 10"):
+    with pytest.warns(
+        UserWarning, match="after 5 optimizer steps, before the last choice of what to prune, at step 10"
+    ):
         fit(seeded(), pruner, Stop())
     assert not pruner.is_final
 
@@ -554,7 +556,7 @@ class Manual(Foreign):
         (
             Foreign,
             lambda: ADMMPruning(0.5, granularity=Channel(residual="independent"), scope="erdos_renyi_kernel"),
-            "expected scope='layer' or 'global' for granularity Channel(",
+            "expected scope='layer' or 'global' for channels",
         ),
         (Manual, lambda: ADMMPruning(0.5), "expected a module with automatic optimization, got Manual"),
     ],

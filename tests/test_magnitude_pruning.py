@@ -599,11 +599,11 @@ def test_bad_arguments_are_refused_with_one_line(build: Callable[[], object], me
         ({"granularity": NM(2, 4), "sparsity": None, "uncut": "refuse"}, "stem: expected input channels"),
         ({"granularity": Pattern(), "sparsity": None, "uncut": "refuse"}, "head: expected 3x3 kernels"),
         ({"sparsity": {"nowhere": 0.5}}, r"sparsity\[nowhere\] to match a prunable layer"),
-        ({"scope": "global", "floor": 0.6}, r"at most 0.3989, so that every layer keeps a fraction floor=0.6"),
+        ({"scope": "global", "floor": 0.6}, r"at most 0.3996, so that every layer keeps a fraction floor=0.6"),
         ({"rewind": "weights", "rewind_to": 8}, "rewind_to not after begin=2 optimizer steps, got 8"),
         (
             {"granularity": Channel(), "scope": "erdos_renyi_kernel"},
-            "scope='layer' or 'global' for granularity Channel",
+            "scope='layer' or 'global' for channels Channel",
         ),
     ],
 )

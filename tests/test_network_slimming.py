@@ -352,7 +352,7 @@ def test_a_run_that_ends_before_says_so() -> None:
         def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
             trainer.should_stop = True
 
-    with pytest.warns(UserWarning, match="after 1 optimizer steps, before channels were to be removed, at step 6"):
+    with pytest.warns(UserWarning, match="after 1 optimizer steps, before the last choice of what to prune, at step 6"):
         fit(seeded(), slimming := NetworkSlimming(0.5), Stop())
     assert not slimming.is_final
 

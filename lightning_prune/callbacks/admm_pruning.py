@@ -7,37 +7,35 @@ from typing import Any, get_args
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_prune.admm import SparseSet, Split, residual
 from lightning_prune.callbacks.agreement import check_agreement
 from lightning_prune.callbacks.arguments import fraction, instance, one_of
-from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.callbacks.targets import (
     Skip,
     Sparsity,
     Uncut,
-    erdos_renyi_kernel,
+    checked_skip,
     find_pools,
     settled,
-    targets,
+    shares,
     without_skipped,
 )
-from lightning_prune.callbacks.timeline import Moment, Timeline, check_moment, in_steps, total_steps
+from lightning_prune.callbacks.timed_pruner import TimedPruner
+from lightning_prune.callbacks.timeline import Moment
 from lightning_prune.choosing import Scope
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.element import Element
 from lightning_prune.granularities.granularity import Granularity
 from lightning_prune.granularities.kernel import Kernel
 from lightning_prune.granularities.pattern import Pattern, mined
-from lightning_prune.losses import Term, add_term
 from lightning_prune.masking import check_sparsity
 from lightning_prune.pools import Pool, WeightPool, join, weight_pools
 from lightning_prune.tracing import ExampleInput
 
 
-class ADMMPruning(Pruner):
+class ADMMPruning(TimedPruner):
     """Draw the weights towards sparse ones while they train, then prune, and hold what went at zero.
 
     Until `end` the weights stay dense. The loss gains `rho / 2 * ||W - Z + U||^2`, where Z is the sparse point next to
@@ -112,17 +110,13 @@ class ADMMPruning(Pruner):
         self.rho, self.rho_max = _factor("rho", rho), _factor("rho_max", rho_max)
         if rho_max < rho:
             raise InputError(f"expected rho_max of at least rho={rho}, got {rho_max}")
-        self.begin, self.end = check_moment(begin, "begin"), check_moment(end, "end")
-        self.every = check_moment(every, "every")
         self.scope = one_of("scope", scope, get_args(Scope))
         if isinstance(self.sparsity, Mapping) and scope == "erdos_renyi_kernel":
             raise InputError("expected one sparsity for scope='erdos_renyi_kernel', which gives each layer its own")
         self.floor = fraction("floor", floor)
-        if isinstance(skip, str):
-            raise InputError(f"expected skip to be a list of first, last, depthwise, got {skip!r}")
-        self.skip = tuple(one_of("skip", layer, get_args(Skip)) for layer in skip)
+        self.skip = checked_skip(skip)
         self.uncut = one_of("uncut", uncut, get_args(Uncut))
-        super().__init__(granularity, example_input)
+        super().__init__(granularity, example_input, begin, end, every)
 
     def _forget(self) -> None:
         super()._forget()
@@ -130,26 +124,11 @@ class ADMMPruning(Pruner):
         self._splits: list[Split] = []
         self._rho = 0.0
         self._mined: Pattern | None = None
-        self._timeline: Timeline | None = None
-        self._steps_an_epoch = math.inf
-        self._final = False
-        self._seen = -1
-        self._term: Term | None = None
 
     @property
     def state_key(self) -> str:
         """Name of this callback's state in checkpoints, by what it prunes."""
         return self._generate_state_key(granularity=self.granularity, connectivity=self.connectivity)
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the masks will not change any more."""
-        return self._final
-
-    @property
-    def final_epoch(self) -> float | None:
-        """Epochs after which the masks do not change any more; None before training starts."""
-        return None if self._timeline is None else self._timeline.end / self._steps_an_epoch
 
     # The run ----------------------------------------------------------------------------------------------------------
 
@@ -158,58 +137,21 @@ class ADMMPruning(Pruner):
         super().on_fit_start(trainer, pl_module)
         self._splits = [Split(_beside(split.near, pl_module), _beside(split.dual, pl_module)) for split in self._splits]
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out at which step a resumed run goes on."""
-        super().on_train_start(trainer, pl_module)
-        self._seen = trainer.global_step or -1
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Start before the first step if that is when to begin."""
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._seen < 0:
-            self._advance(trainer, pl_module, 0)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """End a round if its steps are made, so that validation and checkpoints see what comes of it."""
-        if trainer.global_step > self._seen:
-            self._advance(trainer, pl_module, trainer.global_step)
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log how far the weights are from sparse ones."""
         if self._draws:
             pl_module.log_dict({"admm/residual": residual(self._splits, _weights(pl_module)), "admm/rho": self._rho})
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so if the run has ended before the weights were pruned."""
-        if not self.is_final and self._timeline is not None:
-            rank_zero_warn(
-                f"The run ended after {trainer.global_step} optimizer steps, before the weights were pruned, at step "
-                f"{self._timeline.end}: the model is dense."
-            )
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the optimizers and the module's loss."""
-        super().teardown(trainer, pl_module, stage)
-        self._leave_loss()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the optimizers and the module's loss."""
-        super().on_exception(trainer, pl_module, exception)
-        self._leave_loss()
-
     def state_dict(self) -> dict[str, Any]:
         """Return the masks in force, or the copies and duals of the round that is running."""
         splits = [{"near": _on_cpu(split.near), "dual": _on_cpu(split.dual)} for split in self._splits]
         patterns = self._mined and [list(pattern) for pattern in self._mined.patterns]
-        own = {"final": self._final, "splits": splits, "rho": self._rho, "mined": patterns}
-        return {**super().state_dict(), **own}
+        return {**super().state_dict(), "splits": splits, "rho": self._rho, "mined": patterns}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of a checkpoint."""
         super().load_state_dict(state_dict)
-        self._final, self._rho = state_dict["final"], state_dict["rho"]
+        self._rho = state_dict["rho"]
         self._splits = [Split(split["near"], split["dual"]) for split in state_dict["splits"]]
         self._mined = Pattern(tuple(map(tuple, state_dict["mined"]))) if state_dict["mined"] else None
 
@@ -231,23 +173,15 @@ class ADMMPruning(Pruner):
     # The parts --------------------------------------------------------------------------------------------------------
 
     def _plan(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        total = total_steps(trainer)
-        begin, end = in_steps(self.begin, total, "begin"), in_steps(self.end, total, "end")
-        if begin > end:
-            raise InputError(f"expected begin not after end, got begin={begin} and end={end} optimizer steps")
-        self._timeline = Timeline(begin, end, max(1, in_steps(self.every, total, "every")))
-        self._steps_an_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
-        self._term = add_term(pl_module, lambda loss: self._penalize(pl_module))
+        super()._plan(trainer, pl_module)
+        self._enter_loss(pl_module, lambda loss: self._penalize(pl_module))
 
     def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
         pools = find_pools(pl_module, arguments, self.granularity, self.uncut)
         if pools is None:
             return False
         pools = without_skipped(pools, pl_module, self.skip)
-        wanted = targets(pools, self.sparsity)
-        if self.scope == "erdos_renyi_kernel":
-            wanted = self._by_size(pools)
-        self._sets = [_sparse_set(pools, wanted, self.scope, self.floor)]
+        self._sets = [_sparse_set(pools, shares(pools, self.sparsity, self.scope), self.scope, self.floor)]
         if self._mined is not None:
             self._take(self._mined)
         if self.connectivity is not None:
@@ -260,15 +194,6 @@ class ADMMPruning(Pruner):
             self._sets.append(_sparse_set(links, [self.connectivity] * len(links)))
         return True
 
-    def _by_size(self, pools: list[Pool]) -> list[float]:
-        shapes = [pool.shape for pool in pools if isinstance(pool, WeightPool)]
-        if len(shapes) < len(pools) or self.granularity.sparsity is not None or not isinstance(self.sparsity, float):
-            raise InputError(
-                f"expected scope='layer' or 'global' for granularity {self.granularity!r}, got 'erdos_renyi_kernel', "
-                "which is for units of weights with any sparsity"
-            )
-        return erdos_renyi_kernel(shapes, self.sparsity)
-
     @property
     def _draws(self) -> bool:
         return any(split.near for split in self._splits)
@@ -280,17 +205,12 @@ class ADMMPruning(Pruner):
         return self._rho * torch.stack([split.pull(weights) for split in self._splits if split.near]).sum()
 
     @torch.no_grad()
-    def _advance(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
-        """Do what is due once `step` optimizer steps are made."""
-        assert self._timeline is not None
-        before, self._seen = self._seen, step
-        if self._timeline.choices(step) == self._timeline.choices(before):
-            return
+    def _make_choice(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         weights = _weights(pl_module)
         if self.mine is not None and self._mined is None and self._sets[0].pools:
             self._take(mined([weights[pool.name] for pool in self._sets[0].pools], self.mine))
-        if step >= self._timeline.end:
-            self._splits, self._final = [], True
+        if self.is_final:
+            self._splits = []
             self._hold(trainer, pl_module, self._supports(weights))
             return
         rho, former = self._rho_after(step), self._rho
@@ -322,11 +242,6 @@ class ADMMPruning(Pruner):
         rounds = self._timeline.choices(self._timeline.end) - 1
         share = (self._timeline.choices(step) - 1) / max(1, rounds - 1)
         return float(self.rho * (self.rho_max / self.rho) ** share)
-
-    def _leave_loss(self) -> None:
-        if self._term is not None:
-            self._term.remove()
-            self._term = None
 
 
 def _factor(name: str, value: float) -> float:

@@ -1,6 +1,5 @@
 """Pruning by any criterion, granularity, schedule and scope: gradual, one-shot or iterative, soft, rewound."""
 
-import math
 from collections.abc import Callable, Collection
 from typing import Any, get_args
 
@@ -12,19 +11,19 @@ from torch.optim import Optimizer
 
 from lightning_prune.callbacks.arguments import fraction, instance, one_of, positive
 from lightning_prune.callbacks.gathering import Gathering
-from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.callbacks.rewinding import Rewind, rewind, snapshot
 from lightning_prune.callbacks.targets import (
     Skip,
     Sparsity,
     Uncut,
-    erdos_renyi_kernel,
+    checked_skip,
     find_pools,
     settled,
-    targets,
+    shares,
     without_skipped,
 )
-from lightning_prune.callbacks.timeline import Moment, Timeline, check_moment, in_steps, total_steps
+from lightning_prune.callbacks.timed_pruner import TimedPruner
+from lightning_prune.callbacks.timeline import Moment, check_moment, in_steps, total_steps
 from lightning_prune.choosing import Scope, choose, choose_mixed, score
 from lightning_prune.criteria.criterion import Criterion
 from lightning_prune.criteria.magnitude import Magnitude
@@ -32,7 +31,6 @@ from lightning_prune.criteria.mix import Mix
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.element import Element
 from lightning_prune.granularities.granularity import Granularity
-from lightning_prune.losses import Term, add_term
 from lightning_prune.masking import apply_masks, least
 from lightning_prune.pools import Pool, WeightPool
 from lightning_prune.schedules.cubic import Cubic
@@ -41,7 +39,7 @@ from lightning_prune.tracing import ExampleInput
 Schedule = Callable[[float, float], float]
 
 
-class MagnitudePruning(Pruner):
+class MagnitudePruning(TimedPruner):
     """Remove the least important units step by step, and hold them at zero while the others train.
 
     With its defaults this is gradual magnitude pruning. What a unit is, what makes it important, how many go when, and
@@ -110,58 +108,33 @@ class MagnitudePruning(Pruner):
         if isinstance(self.criterion, Mix) and scope == "global":
             raise InputError("expected scope='layer' for Mix, whose second criterion scores what is left of a layer")
         self.floor = fraction("floor", floor)
-        self.begin, self.end = check_moment(begin, "begin"), check_moment(end, "end")
-        self.every, self.rewind_to = check_moment(every, "every"), check_moment(rewind_to, "rewind_to")
-        if isinstance(skip, str):
-            raise InputError(f"expected skip to be a list of first, last, depthwise, got {skip!r}")
-        self.skip = tuple(one_of("skip", layer, get_args(Skip)) for layer in skip)
+        self.rewind_to = check_moment(rewind_to, "rewind_to")
+        self.skip = checked_skip(skip)
         self.uncut = one_of("uncut", uncut, get_args(Uncut))
         self.soft = soft
         self.gather = positive("gather", gather)
         self.rewind = None if rewind is None else one_of("rewind", rewind, get_args(Rewind))
-        super().__init__(granularity, example_input)
+        super().__init__(granularity, example_input, begin, end, every)
 
     def _forget(self) -> None:
         super()._forget()
         self._pools: list[Pool] = []
         self._targets: list[float] = []
-        self._timeline: Timeline | None = None
         self._rewind_step = 0
         self._gathering: Gathering | None = None
         self._gathered: dict[str, Any] | None = None
         self._origin: dict[str, Any] | None = None
-        self._final = False
-        self._seen = -1
-        self._term: Term | None = None
-        self._steps_an_epoch = math.inf
 
     @property
     def state_key(self) -> str:
         """Name of this callback's state in checkpoints, by what it prunes."""
         return self._generate_state_key(granularity=self.granularity, criterion=self.criterion)
 
-    @property
-    def is_final(self) -> bool:
-        """Whether the masks will not change any more."""
-        return self._final
-
-    @property
-    def final_epoch(self) -> float | None:
-        """Epochs after which the masks do not change any more; None before training starts."""
-        return None if self._timeline is None else self._timeline.end / self._steps_an_epoch
-
     # The run ----------------------------------------------------------------------------------------------------------
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out when in the run to do what, and at which step a resumed run goes on."""
-        super().on_train_start(trainer, pl_module)
-        self._seen = trainer.global_step or -1
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Prune before the first step if that is when to begin; look at activations if the criterion does."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._seen < 0:
-            self._advance(trainer, pl_module, 0)
         if self._gathering is not None and self._needs("activations") and self._gathers(trainer.global_step + 1):
             self._gathering.look_at_activations(pl_module, batch)
 
@@ -170,52 +143,23 @@ class MagnitudePruning(Pruner):
         if self._gathering is not None and self._needs("first_order") and self._gathers(trainer.global_step + 1):
             self._gathering.look_at_gradients(pl_module)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Prune if a choice is due, so that validation and checkpoints see the pruned weights."""
-        if trainer.global_step > self._seen:
-            self._advance(trainer, pl_module, trainer.global_step)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so if the run has ended before the last choice."""
-        if not self.is_final and self._timeline is not None:
-            rank_zero_warn(
-                f"The run ended after {trainer.global_step} optimizer steps, before the last choice of what to prune, "
-                f"at step {self._timeline.end}: the model is less sparse than it was to be."
-            )
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the optimizers and the module's loss."""
-        super().teardown(trainer, pl_module, stage)
-        self._leave_loss()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the optimizers and the module's loss."""
-        super().on_exception(trainer, pl_module, exception)
-        self._leave_loss()
-
     def state_dict(self) -> dict[str, Any]:
         """Return the masks in force, and what has been gathered and kept for choices to come."""
         gathered = self._gathered if self._gathering is None else self._gathering.state_dict()
-        return {**super().state_dict(), "final": self._final, "gathered": gathered, "origin": self._origin}
+        return {**super().state_dict(), "gathered": gathered, "origin": self._origin}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of a checkpoint."""
         super().load_state_dict(state_dict)
-        self._final, self._gathered = state_dict["final"], state_dict["gathered"]
-        self._origin = state_dict["origin"]
+        self._gathered, self._origin = state_dict["gathered"], state_dict["origin"]
 
     # The parts --------------------------------------------------------------------------------------------------------
 
     def _plan(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        total = total_steps(trainer)
-        begin, end = in_steps(self.begin, total, "begin"), in_steps(self.end, total, "end")
-        every = max(1, in_steps(self.every, total, "every"))
-        if begin > end:
-            raise InputError(f"expected begin not after end, got begin={begin} and end={end} optimizer steps")
-        self._timeline = Timeline(begin, end, every)
-        self._rewind_step = in_steps(self.rewind_to, total, "rewind_to")
+        super()._plan(trainer, pl_module)
+        assert self._timeline is not None
+        begin = self._timeline.begin
+        self._rewind_step = in_steps(self.rewind_to, total_steps(trainer), "rewind_to")
         if self.rewind and self._rewind_step > begin:
             raise InputError(f"expected rewind_to not after begin={begin} optimizer steps, got {self._rewind_step}")
         if isinstance(self.criterion, Criterion) and self.criterion.needs != "weights" and begin == 0:
@@ -223,18 +167,15 @@ class MagnitudePruning(Pruner):
                 f"expected begin of at least 1 optimizer step for {type(self.criterion).__name__}, which looks at "
                 f"{self.criterion.needs.replace('_', '-')} terms of training steps first, got 0"
             )
-        self._steps_an_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
         if self._needs("second_order"):
-            self._term = add_term(pl_module, lambda loss: self._look_at_loss(trainer, pl_module, loss))
+            self._enter_loss(pl_module, lambda loss: self._look_at_loss(trainer, pl_module, loss))
 
     def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
         pools = find_pools(pl_module, arguments, self.granularity, self.uncut)
         if pools is None:
             return False
         pools = without_skipped(pools, pl_module, self.skip)
-        wanted = targets(pools, self.sparsity)
-        if self.scope == "erdos_renyi_kernel":
-            wanted = self._by_size(pools)
+        wanted = shares(pools, self.sparsity, self.scope)
         self._pools = [pool for pool, target in zip(pools, wanted, strict=True) if target > 0]
         self._targets = [target for target in wanted if target > 0]
         for target in dict.fromkeys(self._targets):
@@ -264,15 +205,6 @@ class MagnitudePruning(Pruner):
                 self._gathering.check_activations(pl_module, arguments)
         return True
 
-    def _by_size(self, pools: list[Pool]) -> list[float]:
-        if not all(isinstance(pool, WeightPool) for pool in pools) or self.granularity.sparsity is not None:
-            raise InputError(
-                f"expected scope='layer' or 'global' for granularity {self.granularity!r}, got 'erdos_renyi_kernel', "
-                "which is for units of weights with any sparsity"
-            )
-        assert isinstance(self.sparsity, float)
-        return erdos_renyi_kernel([pool.shape for pool in pools if isinstance(pool, WeightPool)], self.sparsity)
-
     def _needs(self, what: str) -> bool:
         return isinstance(self.criterion, Criterion) and self.criterion.needs == what
 
@@ -296,24 +228,21 @@ class MagnitudePruning(Pruner):
             self._gathering.confirm()
 
     def _advance(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
-        """Do what is due once `step` optimizer steps are made."""
-        assert self._timeline is not None
-        before, self._seen = self._seen, step
-        if self.rewind and before < self._rewind_step <= step:
+        if self.rewind and self._seen < self._rewind_step <= step:
             self._origin = snapshot(trainer, pl_module)
-        if self._timeline.choices(step) == self._timeline.choices(before):
-            return
-        final = step >= self._timeline.end
+        super()._advance(trainer, pl_module, step)
+
+    def _make_choice(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        assert self._timeline is not None
         masks = self._choose(trainer, pl_module, self._timeline.progress(step))
         if self.rewind and self._origin is not None:
             rewind(trainer, pl_module, self._origin, self.rewind)
-        if self.soft and not final:
+        if self.soft and not self.is_final:
             weights = {name: pl_module.get_parameter(name).data for name in masks}
             apply_masks(weights.values(), [masks[name].to(weight) for name, weight in weights.items()])
         else:
             self._hold(trainer, pl_module, masks)
-        if final:
-            self._final = True
+        if self.is_final:
             self._check_rate(trainer)
 
     @torch.no_grad()
@@ -340,8 +269,3 @@ class MagnitudePruning(Pruner):
                         f"{group['initial_lr']:.2g}: what is left may not recover. Let the pruning end earlier."
                     )
                     return
-
-    def _leave_loss(self) -> None:
-        if self._term is not None:
-            self._term.remove()
-            self._term = None

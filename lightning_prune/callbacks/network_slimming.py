@@ -6,20 +6,18 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from lightning_prune.callbacks.arguments import fraction
-from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.callbacks.targets import Sparsity, checked, targets
-from lightning_prune.callbacks.timeline import Moment, check_moment, in_steps, total_steps
+from lightning_prune.callbacks.timed_pruner import TimedPruner
+from lightning_prune.callbacks.timeline import Moment
 from lightning_prune.choosing import choose, score
 from lightning_prune.criteria.batch_norm_scale import BatchNormScale
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel, Residual
-from lightning_prune.losses import Term, add_term
 from lightning_prune.pools import ChannelPool, Pool, channel_pools
 from lightning_prune.tracing import ExampleInput
 
@@ -29,7 +27,7 @@ SMALL = 0.01
 """Absolute scale under which a channel counts as small in the log; batch norm's own initial scale is 1."""
 
 
-class NetworkSlimming(Pruner):
+class NetworkSlimming(TimedPruner):
     """Push batch-norm scales towards zero while training, remove the channels with the smallest, and train on.
 
     Until `prune_at` all weights train, with an L1 penalty on the scales. Then, once, the channels of all layers compete
@@ -67,6 +65,8 @@ class NetworkSlimming(Pruner):
         al., Rethinking the Smaller-Norm-Less-Informative Assumption, 2018, arXiv:1802.00124, algorithm 1, is `ista`.
     """
 
+    end_name = "prune_at"
+
     def __init__(
         self,
         sparsity: Sparsity,
@@ -83,11 +83,10 @@ class NetworkSlimming(Pruner):
             raise InputError(f"expected strength to be a number of at least 0, got {strength!r}")
         self.sparsity = checked(sparsity)
         self.strength = float(strength)
-        self.prune_at = check_moment(prune_at, "prune_at")
         self.ista = ista
         self.residual = residual
         self.floor = fraction("floor", floor)
-        super().__init__(Channel(residual=residual), example_input)
+        super().__init__(Channel(residual=residual), example_input, begin=prune_at, end=prune_at, every=1)
 
     def _forget(self) -> None:
         super()._forget()
@@ -95,19 +94,6 @@ class NetworkSlimming(Pruner):
         self._targets: list[float] = []
         self._scales: list[nn.Parameter] = []
         self._before: dict[Tensor, Tensor] = {}
-        self._term: Term | None = None
-        self._prune_step: int | None = None
-        self._steps_an_epoch = math.inf
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the channels have been removed."""
-        return self._held is not None
-
-    @property
-    def final_epoch(self) -> float | None:
-        """Epochs after which the channels are removed; None before training starts."""
-        return None if self._prune_step is None else self._prune_step / self._steps_an_epoch
 
     # The run ----------------------------------------------------------------------------------------------------------
 
@@ -117,17 +103,6 @@ class NetworkSlimming(Pruner):
         if self.ista:
             self._hooks += [optimizer.register_step_pre_hook(self._before_step) for optimizer in trainer.optimizers]
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Prune before the first step if that is when to."""
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        self._prune_if_due(trainer, pl_module)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Prune if it is time, so that validation and checkpoints see the pruned weights."""
-        self._prune_if_due(trainer, pl_module)
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log how small the scales are."""
         if self._scales:
@@ -135,31 +110,12 @@ class NetworkSlimming(Pruner):
             small = (sizes < SMALL).float().mean()
             pl_module.log_dict({"slimming/mean_scale": sizes.mean(), "slimming/small_scales": small})
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so if the run has ended before the channels were removed."""
-        if not self.is_final and self._prune_step is not None:
-            rank_zero_warn(
-                f"The run ended after {trainer.global_step} optimizer steps, before channels were to be removed, at "
-                f"step {self._prune_step}: nothing is pruned."
-            )
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the optimizers and the module's loss."""
-        super().teardown(trainer, pl_module, stage)
-        self._leave_loss()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the optimizers and the module's loss."""
-        super().on_exception(trainer, pl_module, exception)
-        self._leave_loss()
-
     # The parts --------------------------------------------------------------------------------------------------------
 
     def _plan(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._prune_step = in_steps(self.prune_at, total_steps(trainer), "prune_at")
-        self._steps_an_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        super()._plan(trainer, pl_module)
         if not self.ista:
-            self._term = add_term(pl_module, self._penalize)
+            self._enter_loss(pl_module, self._penalize)
 
     def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
         if arguments is None:
@@ -185,10 +141,8 @@ class NetworkSlimming(Pruner):
         scores = score(self._pools, BatchNormScale(), tensors)
         return choose(self._pools, scores, self._targets, "global", self.floor)
 
-    def _prune_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert self._prune_step is not None
-        if not self.is_final and trainer.global_step >= self._prune_step:
-            self._hold(trainer, pl_module, self._choose(pl_module))
+    def _make_choice(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        self._hold(trainer, pl_module, self._choose(pl_module))
 
     def _penalize(self, loss: Tensor) -> Tensor | None:
         if self.is_final or not self._scales:
@@ -211,11 +165,6 @@ class NetworkSlimming(Pruner):
                     moved = self._before[scale] - rate * scale.grad
                     scale.copy_(F.softshrink(moved, rate * self.strength))
         self._before = {}
-
-    def _leave_loss(self) -> None:
-        if self._term is not None:
-            self._term.remove()
-            self._term = None
 
 
 def _scales(module: LightningModule, pool: Pool) -> list[nn.Parameter]:

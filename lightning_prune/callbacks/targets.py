@@ -4,16 +4,18 @@ import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, get_args
 
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from lightning_prune.callbacks.arguments import one_of
+from lightning_prune.choosing import Scope
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel
 from lightning_prune.granularities.granularity import Granularity
 from lightning_prune.masking import check_sparsity
-from lightning_prune.pools import ChannelPool, Pool, channel_pools, weight_pools
+from lightning_prune.pools import ChannelPool, Pool, WeightPool, channel_pools, weight_pools
 from lightning_prune.tracing import holder
 from lightning_prune.weights import depthwise_layers, prunable_weights
 
@@ -41,6 +43,17 @@ def checked(sparsity: Sparsity) -> Sparsity:
     if not sparsity:
         raise InputError("expected sparsity to name at least one layer pattern, got none")
     return {pattern: check_sparsity(value, f"sparsity[{pattern}]") for pattern, value in sparsity.items()}
+
+
+def checked_skip(skip: Collection[Skip]) -> tuple[Skip, ...]:
+    """Return which layers to skip, if each is one of the options.
+
+    Raises:
+        InputError: If one is not, or they are not in a list.
+    """
+    if isinstance(skip, str):
+        raise InputError(f"expected skip to be a list of {', '.join(get_args(Skip))}, got {skip!r}")
+    return tuple(one_of("skip", layer, get_args(Skip)) for layer in skip)
 
 
 def settled(sparsity: Sparsity | None, granularity: Granularity) -> Sparsity:
@@ -112,6 +125,24 @@ def erdos_renyi_kernel(shapes: Sequence[Sequence[int]], sparsity: float) -> list
         if not full:
             return [0.0 if i in dense else 1 - scale * raw[i] for i in range(len(raw))]
         dense |= full
+
+
+def shares(pools: Sequence[Pool], sparsity: Sparsity, scope: Scope) -> list[float]:
+    """Return the final sparsity of each pool, as `targets` does or by its size.
+
+    Raises:
+        InputError: As `targets`; also if sizes are to tell for anything but one sparsity of units of weights.
+    """
+    wanted = targets(pools, sparsity)
+    if scope != "erdos_renyi_kernel":
+        return wanted
+    weights = [pool for pool in pools if isinstance(pool, WeightPool)]
+    if len(weights) < len(pools) or isinstance(sparsity, Mapping) or weights[0].granularity.sparsity is not None:
+        raise InputError(
+            "expected scope='layer' or 'global' for channels, fractions by layer, and granularities that fix their "
+            "sparsity, got 'erdos_renyi_kernel'"
+        )
+    return erdos_renyi_kernel([pool.shape for pool in weights], sparsity)
 
 
 def targets(pools: Sequence[Pool], sparsity: Sparsity) -> list[float]:
