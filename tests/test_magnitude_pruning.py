@@ -603,7 +603,7 @@ def test_bad_arguments_are_refused_with_one_line(build: Callable[[], object], me
         ({"rewind": "weights", "rewind_to": 8}, "rewind_to not after begin=2 optimizer steps, got 8"),
         (
             {"granularity": Channel(), "scope": "erdos_renyi_kernel"},
-            "scope='layer' or 'global' for channels Channel",
+            "scope='layer' or 'global' for channels",
         ),
     ],
 )
