@@ -87,4 +87,5 @@ def _masks(pools: Sequence[Pool], pruned: Sequence[Tensor], held: Mapping[str, T
     for pool, chosen in zip(pools, pruned, strict=True):
         keep = chosen.logical_not_()
         join(masks, pool.masks(keep.logical_and_(pool.kept(held)) if held else keep))
-    return masks
+    others = {name: mask.bool() for name, mask in (held or {}).items() if name not in masks}
+    return masks | others  # what was pruned stays pruned, also where nothing competes any more

@@ -38,6 +38,11 @@ class HeldMasks:
             self.factors[name].copy_(mask)
         return True
 
+    def belong_to(self, module: nn.Module) -> bool:
+        """Return whether the masks lie over parameters of this very module."""
+        parameters = dict(module.named_parameters())
+        return all(parameters.get(name) is weight for name, weight in self._weights.items())
+
     @property
     def masks(self) -> dict[str, Tensor]:
         """The bool masks by parameter name, True = kept."""

@@ -74,11 +74,13 @@ def permute_channels(
         seconds: About how long to search, in seconds.
 
     Raises:
-        InputError: If `seconds` is negative, or the model cannot be traced or gives NaN.
+        InputError: If `granularity` is no `NM`, `seconds` is negative, or the model cannot be traced or gives NaN.
 
     Reference:
         Pool, Yu, "Channel Permutations for N:M Sparsity", NeurIPS 2021.
     """
+    if not isinstance(granularity, NM):
+        raise InputError(f"expected granularity NM(n, m), got {granularity!r}")
     if not seconds >= 0:
         raise InputError(f"expected seconds >= 0, got {seconds!r}")
     coupling = couple(model, example_input)

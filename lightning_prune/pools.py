@@ -73,7 +73,9 @@ class WeightPool:
         return {self.name: self.granularity.expand(keep, self.shape)}
 
     def kept(self, masks: Mapping[str, Tensor]) -> Tensor:
-        """Return `(n_units,)` bool: the units that masks keep."""
+        """Return `(n_units,)` bool: the units that masks keep; all where there is no mask."""
+        if self.name not in masks:
+            return torch.ones(self.size, dtype=torch.bool, device=next(iter(masks.values())).device)
         return self.granularity.units(masks[self.name].expand(self.shape))[:, 0].bool()
 
 
@@ -158,8 +160,10 @@ class ChannelPool:
         return masks
 
     def kept(self, masks: Mapping[str, Tensor]) -> Tensor:
-        """Return `(n_units,)` bool: the channels that masks keep."""
+        """Return `(n_units,)` bool: the channels that masks keep; all where there is no mask."""
         member = self.group.owned[0]
+        if member.name not in masks:
+            return torch.ones(self.size, dtype=torch.bool, device=next(iter(masks.values())).device)
         mask = Channel(member.dim).units(masks[member.name]).bool().any(dim=1)
         return mask[member.index[:, 0].to(mask.device)]
 
@@ -202,12 +206,20 @@ def channel_pools(
         arguments: What its `forward` takes.
         residual: Treatment of residual streams.
         dim: 0 to score channels by what writes them, 1 by what reads them.
+
+    Raises:
+        InputError: If there are none, or the model cannot be traced.
     """
     parameters = dict(model.named_parameters())
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
-    groups = couple(model, arguments).groups(residual)
-    return [
+    pools: list[Pool] = [
         ChannelPool(group, shapes, dim)
-        for group in groups
+        for group in couple(model, arguments).groups(residual)
         if all(parameters[member.name].requires_grad for member in group.filters)
     ]
+    if not pools:
+        raise InputError(
+            f"expected a {type(model).__name__} with convolutions that train and whose channels can be removed, found "
+            "none; the channels of other layers stay, but their weights can go by other granularities"
+        )
+    return pools

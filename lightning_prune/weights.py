@@ -5,16 +5,16 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from lightning_prune.tracing import holder
+from lightning_prune.tracing import evaluating, holder
 
 _NOT_PRUNED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _NormBase, nn.PReLU)
 
 
-def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+def layer_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the weights of a model's layers under their stored names, in the order in which they were registered.
 
-    These are the trained parameters of two or more dimensions that are called weights: of convolutions, linear layers,
-    attention, recurrent layers and modules of the user's own, and what parametrizations make them from. Biases,
+    These are the parameters of two or more dimensions that are called weights, trained or not: of convolutions, linear
+    layers, attention, recurrent layers and modules of the user's own, and what parametrizations make them from. Biases,
     normalizations and embeddings, with what is tied to them, are left out.
     """
     excluded = {
@@ -23,15 +23,21 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
         if isinstance(module, _NOT_PRUNED)
         for parameter in module.parameters()
     }
-    return {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-        and parameter.ndim > 1
-        and "weight" in _called(name)
-        and id(parameter) not in excluded
-        and parameter.shape == _shape_in_use(model, name)
-    }
+    # In training mode a parametrization may change when it is read, as the vectors of spectral_norm do.
+    with evaluating(model):
+        return {
+            name: parameter
+            for name, parameter in model.named_parameters()
+            if parameter.ndim > 1
+            and "weight" in _called(name)
+            and id(parameter) not in excluded
+            and parameter.shape == _shape_in_use(model, name)
+        }
+
+
+def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return those of the `layer_weights` that train."""
+    return {name: weight for name, weight in layer_weights(model).items() if weight.requires_grad}
 
 
 def depthwise_layers(model: nn.Module) -> set[str]:
@@ -54,6 +60,5 @@ def _called(name: str) -> str:
 
 def _shape_in_use(model: nn.Module, name: str) -> torch.Size:
     """Return the shape of the tensor that the layer computes with, which a parametrization makes from stored ones."""
-    with torch.no_grad():
-        tensor: torch.Tensor = getattr(model.get_submodule(holder(name)), _called(name))
+    tensor: torch.Tensor = getattr(model.get_submodule(holder(name)), _called(name))
     return tensor.shape

@@ -497,7 +497,7 @@ def test_a_run_that_ends_before_it_prunes_says_so() -> None:
             lambda: ADMMPruning(granularity=Pattern(), mine=57),
             "expected mine in 1..56 patterns, there are no more with a centre, got 57",
         ),
-        (lambda: ADMMPruning(0.5, granularity="element"), "expected granularity to be made by one of the classes"),  # type: ignore[arg-type]
+        (lambda: ADMMPruning(0.5, granularity="element"), "expected granularity to be a Granularity, got 'element'"),  # type: ignore[arg-type]
         (lambda: ADMMPruning(0.5, skip="first"), "expected skip to be a list of first, last, depthwise, got 'first'"),  # type: ignore[arg-type]
         (
             lambda: ADMMPruning({"a": 0.5}, scope="erdos_renyi_kernel"),
@@ -546,12 +546,12 @@ class Manual(Foreign):
         (
             Dense,
             lambda: ADMMPruning(0.5, connectivity=0.5, skip=[]),
-            "expected convolutions behind the first layer for connectivity, found none; leave connectivity out",
+            "expected a model with layers that Kernel(per_filter=True) can prune, found none",
         ),
         (
             Foreign,
             lambda: ADMMPruning({"layer9.*": 0.5}),
-            "expected sparsity[layer9.*] to match a prunable layer, got no match among body.0, out, point.0, point.2",
+            "expected sparsity[layer9.*] to match a prunable layer that trains, got no match among body.0, out, point.0, point.2",
         ),
         (
             Foreign,

@@ -234,3 +234,13 @@ def test_normalized_layers_of_all_scales_are_equal(by: str, sizes: tuple[float, 
 def test_bad_values_are_refused(build: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build()
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 1), (2, 1), (500, 1), (300, 4)])
+def test_geometric_median_of_many_units_is_that_of_all_pairs(
+    count: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_prune.criteria.geometric_median.PAIRS", 1000)
+    units = torch.randn(count, size, generator=torch.Generator().manual_seed(0))
+    pairs = (units.double()[:, None] - units.double()[None]).norm(dim=2).sum(dim=1)
+    torch.testing.assert_close(GeometricMedian()(units).double(), pairs, rtol=1e-5, atol=1e-5)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import prune as torch_prune
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_prune import MagnitudePruning, SoftFilterPruning, slim
 from lightning_prune.callbacks.agreement import check_agreement
-from lightning_prune.callbacks.targets import erdos_renyi_kernel, without_skipped
+from lightning_prune.callbacks.targets import erdos_renyi_kernel, find_pools
 from lightning_prune.callbacks.timeline import Timeline
 from lightning_prune.choosing import choose, score
 from lightning_prune.criteria.apoz import APoZ
@@ -332,7 +332,7 @@ def test_mobilenet_keeps_the_published_number_of_weights() -> None:
     model: Any = nn.Sequential(*layers, nn.Linear(1024, 1000))
     pools, _ = weight_pools(model, Element())
     assert sum(pool.size for pool in pools) == 4_209_088
-    pools = without_skipped(pools, model, ("first", "depthwise"))
+    pools = find_pools(model, None, Element(), ("first", "depthwise")) or []
     assert sum(pool.size for pool in pools) == 4_163_584
     scores = score(pools, Magnitude(), dict(model.named_parameters()))
     for sparsity, published in ((0.5, 2_127_296), (0.75, 1_086_400), (0.9, 461_862), (0.95, 253_683)):
@@ -557,14 +557,65 @@ class Disagree(Callback):
 # What is refused ------------------------------------------------------------------------------------------------------
 
 
+def test_a_further_fit_goes_on_with_the_masks() -> None:
+    for same in (True, False):
+        callback, record = MagnitudePruning(0.8), Record()
+        module = fitted(callback)
+        gone = module.last.weight == 0
+        fit = trainer(callback, record, epochs=2)
+        if same:
+            fit.fit(module, data())
+            fit.fit_loop.max_epochs = 4
+        fit.fit(module, data())
+        assert callback.is_final
+        assert all(torch.equal(weights["last.weight"] == 0, gone) for weights in record.weights)
+        other = Net()
+        trainer(callback, epochs=2, limit_train_batches=1, fast_dev_run=True).fit(other, data())
+        assert (other.last.weight != 0).any()  # masks of one module are not those of another
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_layers_that_no_longer_compete_stay_pruned(tmp_path: Path) -> None:
+    checkpoint = ModelCheckpoint(tmp_path, "first")
+    module = fitted(MagnitudePruning(0.5, begin=2, end=4, skip=()), checkpoint)
+    gone = module.stem.weight == 0
+    again = Net()
+    callback = MagnitudePruning(0.8, begin=25, end=30)
+    trainer(callback, checkpoint, epochs=4).fit(again, data(), ckpt_path=tmp_path / "first.ckpt", weights_only=True)
+    assert torch.equal(again.stem.weight == 0, gone)
+
+
+def test_averaged_weights_meet_the_masks_before_batch_norm_does() -> None:
+    class Check(Callback):
+        sparsities: list[float]
+
+        def __init__(self) -> None:
+            self.sparsities = []
+
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+            self.sparsities.append(float((pl_module.last.weight == 0).float().mean()))
+
+    check = Check()
+    averaging = StochasticWeightAveraging(5e-2, swa_epoch_start=0.2)
+    fitted(MagnitudePruning(0.9, end=0.5), averaging, check, epochs=5)
+    assert min(check.sparsities[-BATCHES * 2 :]) == pytest.approx(0.9, abs=1e-3)  # with the epoch for batch norm
+
+
+@pytest.mark.parametrize("criterion", [Magnitude(), Taylor(), Movement()])
+def test_a_run_of_one_step_has_a_beginning_and_an_end(criterion: Any) -> None:
+    module = fitted(MagnitudePruning(0.5, criterion=criterion), epochs=1, limit_train_batches=1)
+    assert (module.last.weight == 0).float().mean() == 0.5
+    fitted(MagnitudePruning(0.5, criterion=criterion, begin=100, end=200), fast_dev_run=True)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: MagnitudePruning(1.2), r"expected sparsity in \[0, 1\), got 1.2"),
         (lambda: MagnitudePruning(), "expected a sparsity in .* for granularity Element"),
         (lambda: MagnitudePruning(0.4, granularity=NM(2, 4)), r"expected sparsity 0.5 for NM\(n=2, m=4\)"),
-        (lambda: MagnitudePruning(0.4, granularity="n_m"), "expected granularity to be made by"),  # type: ignore[arg-type]
-        (lambda: MagnitudePruning(0.4, criterion="l1"), "expected criterion to be made by"),  # type: ignore[arg-type]
+        (lambda: MagnitudePruning(0.4, granularity="n_m"), "expected granularity to be a Granularity, got 'n_m'"),  # type: ignore[arg-type]
+        (lambda: MagnitudePruning(0.4, criterion="l1"), "expected criterion to be a Criterion or Mix, got 'l1'"),  # type: ignore[arg-type]
         (lambda: MagnitudePruning(0.4, schedule="cubic"), "expected schedule to be a function"),  # type: ignore[arg-type]
         (lambda: MagnitudePruning(0.4, scope="all"), "scope to be one of layer, global, erdos"),  # type: ignore[arg-type]
         (lambda: MagnitudePruning(0.4, begin=1.5), r"begin in optimizer steps .* got 1.5"),
@@ -595,8 +646,9 @@ def test_bad_arguments_are_refused_with_one_line(build: Callable[[], object], me
         ({"criterion": APoZ()}, r"granularity Channel\(\)"),
         ({"criterion": BatchNormScale()}, r"granularity Channel\(\)"),
         ({"criterion": BatchNormScale(), "granularity": Channel()}, "expected middle to have a scale"),
-        ({"granularity": Vector(5)}, "."),
-        ({"granularity": NM(2, 4), "sparsity": None, "uncut": "refuse"}, "stem: expected input channels"),
+        ({"granularity": Vector(5)}, r"found none \(stem: skipped, as skip=.* says; middle: expected .* length=5"),
+        ({"granularity": Channel(dim=2)}, r"expected Channel\(dim=0\) for filters"),
+        ({"granularity": NM(2, 4), "sparsity": None, "uncut": "refuse", "skip": ()}, "stem: expected input channels"),
         ({"granularity": Pattern(), "sparsity": None, "uncut": "refuse"}, "head: expected 3x3 kernels"),
         ({"sparsity": {"nowhere": 0.5}}, r"sparsity\[nowhere\] to match a prunable layer"),
         ({"scope": "global", "floor": 0.6}, r"at most 0.3996, so that every layer keeps a fraction floor=0.6"),

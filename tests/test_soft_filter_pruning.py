@@ -524,12 +524,12 @@ def test_module_without_convolutions_is_refused() -> None:
             logits: Tensor = self.net(image)
             return logits
 
-    with pytest.raises(InputError, match="expected a model with layers that can be pruned, found none"):
+    with pytest.raises(InputError, match="with convolutions that train and whose channels can be removed, found none"):
         fit(Linear(), SoftFilterPruning(0.4))
 
 
 def test_endless_run_is_refused() -> None:
-    with pytest.raises(InputError, match="expected a run with an end"):
+    with pytest.raises(InputError, match="expected a run of known length in epochs"):
         fit(module(), SoftFilterPruning(0.4), epochs=-1)
 
 

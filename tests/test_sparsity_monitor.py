@@ -4,6 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 from torch.utils.data import DataLoader
 
 from lightning_prune import SparsityMonitor
@@ -76,3 +77,54 @@ def test_progress_bar_shows_the_total() -> None:
     )
     trainer.fit(Net(), DataLoader(torch.randn(5, 1, 6, 6), batch_size=5))
     assert set(bar.shown) == {"sparsity/total"}
+
+
+def test_weights_of_every_kind_of_layer_count_trained_or_not() -> None:
+    class Mixed(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = parametrizations.weight_norm(nn.Conv2d(1, 4, 3))
+            self.second = parametrizations.spectral_norm(nn.Conv2d(4, 2, 1))
+            self.words = nn.Embedding(9, 2)
+            self.recurrent = nn.LSTM(2, 3, batch_first=True)
+            self.attention = nn.MultiheadAttention(2, 1, batch_first=True)
+            self.out.requires_grad_(False)
+
+        def forward(self, image: Tensor) -> Tensor:
+            x = self.second(torch.relu(self.first(image))).flatten(2).mT + self.words.weight[0]
+            x = x + self.attention(x, x, x, need_weights=False)[0]
+            return self.out(x.mean(dim=1)) + self.recurrent(x)[0].mean(dim=1)  # type: ignore[no-any-return]
+
+    class ZeroMixed(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+            with torch.no_grad():
+                pl_module.get_parameter("first.parametrizations.weight.original1")[1:3] = 0
+                pl_module.get_parameter("second.parametrizations.weight.original")[0, 0] = 0
+                pl_module.get_parameter("words.weight")[:] = 0
+                pl_module.get_parameter("recurrent.weight_ih_l0")[:3] = 0
+                pl_module.get_parameter("attention.in_proj_weight")[:2] = 0
+                pl_module.get_parameter("out.weight")[0] = 0
+
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        callbacks=[ZeroMixed(), SparsityMonitor()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Mixed(), DataLoader(torch.randn(5, 1, 6, 6), batch_size=5))
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("sparsity/")}
+    assert metrics.pop("sparsity/total") == pytest.approx((18 + 1 + 6 + 4 + 2) / (36 + 8 + 24 + 36 + 12 + 4 + 6))
+    assert metrics == pytest.approx(
+        {
+            "sparsity/first": 18 / 36,
+            "sparsity/second": 1 / 8,
+            "sparsity/recurrent.weight_ih_l0": 6 / 24,
+            "sparsity/recurrent.weight_hh_l0": 0,
+            "sparsity/attention": 4 / 12,
+            "sparsity/attention.out_proj": 0,
+            "sparsity/out": 2 / 6,
+        }
+    )

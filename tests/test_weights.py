@@ -11,7 +11,7 @@ from lightning_prune.granularities.kernel import Kernel
 from lightning_prune.held_masks import HeldMasks
 from lightning_prune.masking import prune_each, prune_together
 from lightning_prune.pools import weight_pools
-from lightning_prune.weights import depthwise_layers, prunable_weights
+from lightning_prune.weights import depthwise_layers, layer_weights, prunable_weights
 
 
 def test_weights_of_all_layers_and_nothing_else() -> None:
@@ -35,7 +35,7 @@ def test_weights_of_all_layers_and_nothing_else() -> None:
             "frozen": nn.Linear(4, 4).requires_grad_(False),
         }
     )
-    assert list(prunable_weights(model)) == [
+    trained = [
         "conv.weight",
         "transposed.weight",
         "attention.in_proj_weight",
@@ -44,6 +44,8 @@ def test_weights_of_all_layers_and_nothing_else() -> None:
         "recurrent.weight_hh_l0",
         "own.weight",
     ]
+    assert list(prunable_weights(model)) == trained
+    assert list(layer_weights(model)) == [*trained, "frozen.weight"]
 
 
 def test_what_is_tied_to_an_embedding_is_none() -> None:
@@ -65,6 +67,14 @@ def test_parametrized_layers_give_the_stored_tensor_of_the_weight_s_shape() -> N
     ]
     pools, _ = weight_pools(model, Element())
     assert [pool.layers for pool in pools] == [["normed"], ["spectral"]]
+
+
+def test_looking_for_weights_changes_no_parametrization() -> None:
+    layer = parametrizations.spectral_norm(nn.Linear(4, 3)).train()
+    before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    assert list(layer_weights(layer)) == ["parametrizations.weight.original"]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
+    assert layer.training
 
 
 def test_depthwise_layers_are_known() -> None:

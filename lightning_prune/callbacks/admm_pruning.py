@@ -20,7 +20,6 @@ from lightning_prune.callbacks.targets import (
     find_pools,
     settled,
     shares,
-    without_skipped,
 )
 from lightning_prune.callbacks.timed_pruner import TimedPruner
 from lightning_prune.callbacks.timeline import Moment
@@ -31,7 +30,7 @@ from lightning_prune.granularities.granularity import Granularity
 from lightning_prune.granularities.kernel import Kernel
 from lightning_prune.granularities.pattern import Pattern, mined
 from lightning_prune.masking import check_sparsity
-from lightning_prune.pools import Pool, WeightPool, join, weight_pools
+from lightning_prune.pools import Pool, WeightPool, join
 from lightning_prune.tracing import ExampleInput
 
 
@@ -177,20 +176,14 @@ class ADMMPruning(TimedPruner):
         self._enter_loss(pl_module, lambda loss: self._penalize(pl_module))
 
     def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
-        pools = find_pools(pl_module, arguments, self.granularity, self.uncut)
+        pools = find_pools(pl_module, arguments, self.granularity, self.skip, self.uncut)
         if pools is None:
             return False
-        pools = without_skipped(pools, pl_module, self.skip)
         self._sets = [_sparse_set(pools, shares(pools, self.sparsity, self.scope), self.scope, self.floor)]
         if self._mined is not None:
             self._take(self._mined)
         if self.connectivity is not None:
-            links, _ = weight_pools(pl_module, Kernel(self.per_filter))
-            links = without_skipped(links, pl_module, ("first", *self.skip))
-            if not links:
-                raise InputError(
-                    "expected convolutions behind the first layer for connectivity, found none; leave connectivity out"
-                )
+            links = find_pools(pl_module, None, Kernel(self.per_filter), ("first", *self.skip)) or []
             self._sets.append(_sparse_set(links, [self.connectivity] * len(links)))
         return True
 

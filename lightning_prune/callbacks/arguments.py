@@ -23,7 +23,8 @@ def instance(name: str, kind: Any, value: Any) -> Any:
         InputError: If it is not.
     """
     if not isinstance(value, kind):
-        raise InputError(f"expected {name} to be made by one of the classes in lightning_prune, got {value!r}")
+        names = " or ".join(option.__name__ for option in getattr(kind, "__args__", (kind,)))
+        raise InputError(f"expected {name} to be a {names}, got {value!r}")
     return value
 
 

@@ -20,10 +20,9 @@ from lightning_prune.callbacks.targets import (
     find_pools,
     settled,
     shares,
-    without_skipped,
 )
 from lightning_prune.callbacks.timed_pruner import TimedPruner
-from lightning_prune.callbacks.timeline import Moment, check_moment, in_steps, total_steps
+from lightning_prune.callbacks.timeline import Moment, check_moment, in_steps
 from lightning_prune.choosing import Scope, choose, choose_mixed, score
 from lightning_prune.criteria.criterion import Criterion
 from lightning_prune.criteria.magnitude import Magnitude
@@ -111,7 +110,7 @@ class MagnitudePruning(TimedPruner):
         self.rewind_to = check_moment(rewind_to, "rewind_to")
         self.skip = checked_skip(skip)
         self.uncut = one_of("uncut", uncut, get_args(Uncut))
-        self.soft = soft
+        self.soft = instance("soft", bool, soft)
         self.gather = positive("gather", gather)
         self.rewind = None if rewind is None else one_of("rewind", rewind, get_args(Rewind))
         super().__init__(granularity, example_input, begin, end, every)
@@ -159,7 +158,7 @@ class MagnitudePruning(TimedPruner):
         super()._plan(trainer, pl_module)
         assert self._timeline is not None
         begin = self._timeline.begin
-        self._rewind_step = in_steps(self.rewind_to, total_steps(trainer), "rewind_to")
+        self._rewind_step = in_steps(self.rewind_to, trainer, "rewind_to")
         if self.rewind and self._rewind_step > begin:
             raise InputError(f"expected rewind_to not after begin={begin} optimizer steps, got {self._rewind_step}")
         if isinstance(self.criterion, Criterion) and self.criterion.needs != "weights" and begin == 0:
@@ -171,10 +170,9 @@ class MagnitudePruning(TimedPruner):
             self._enter_loss(pl_module, lambda loss: self._look_at_loss(trainer, pl_module, loss))
 
     def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
-        pools = find_pools(pl_module, arguments, self.granularity, self.uncut)
+        pools = find_pools(pl_module, arguments, self.granularity, self.skip, self.uncut)
         if pools is None:
             return False
-        pools = without_skipped(pools, pl_module, self.skip)
         wanted = shares(pools, self.sparsity, self.scope)
         self._pools = [pool for pool, target in zip(pools, wanted, strict=True) if target > 0]
         self._targets = [target for target in wanted if target > 0]

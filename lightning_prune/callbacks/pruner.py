@@ -64,13 +64,19 @@ class Pruner(Callback, ABC):
 
     @property
     def masks(self) -> dict[str, Tensor] | None:
-        """The bool masks in force by parameter name, True = kept, which broadcast over the parameters."""
+        """The bool masks in force by parameter name, True = kept; None before the first choice.
+
+        They broadcast over the parameters.
+        """
         return None if self._held is None else self._held.masks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start anew for each fit; a checkpoint's state is loaded after this."""
+        """Start anew for each fit, but with the masks of an earlier one on the same module; a checkpoint comes later."""
         if stage == "fit":
+            kept = self.state_dict() if self._held is not None and self._held.belong_to(pl_module) else None
             self._forget()
+            if kept is not None:
+                self.load_state_dict(kept)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot work, find what can be pruned, and hook into the optimizers."""
@@ -93,6 +99,8 @@ class Pruner(Callback, ABC):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Make up for what had to wait for the first batch."""
+        if batch_idx == 0:
+            self._enforce()  # in case a callback has put averaged weights in their place
         if not self._found:
             self._found = self._find(pl_module, batch_input(pl_module, batch))
 

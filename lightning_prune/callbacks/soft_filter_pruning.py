@@ -185,7 +185,8 @@ class SoftFilterPruning(Pruner):
             return
         if self._epochs is None:
             raise InputError(
-                "expected a run with an end, got max_epochs=-1 and max_steps=-1; set one of them, or hard_from=None"
+                f"expected a run of known length in epochs, got max_epochs={trainer.max_epochs} and "
+                f"max_steps={trainer.max_steps}; set max_epochs, or hard_from=None"
             )
         self.hard_epoch = min(math.floor(self.hard_from * self._epochs + 1e-9), self._epochs - 1)
         if self.hard_epoch == 0 and self.hard_from > 0:

@@ -1,6 +1,7 @@
 """Curves of what is left of a model while it is pruned."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,14 +12,16 @@ from lightning_prune.callbacks.example_input import batch_input, given_input
 from lightning_prune.callbacks.pruner import pruners
 from lightning_prune.coupling import Coupling, Group, couple
 from lightning_prune.granularities.channel import Channel
-from lightning_prune.tracing import ExampleInput
+from lightning_prune.tracing import ExampleInput, holder
+from lightning_prune.weights import layer_weights
 
 
 class SparsityMonitor(Callback):
     """Log, at the end of every epoch, the sparsity counted in the weights and the size of the model that is left.
 
-    * `sparsity/total`: fraction of exact zeros among the weights of all convolutions and linear layers, also shown in
-      the progress bar; `sparsity/<layer>` the same for one layer.
+    * `sparsity/total`: fraction of exact zeros among the weights of all layers, trained or not, also shown in the
+      progress bar; biases, normalizations and embeddings do not count.
+    * `sparsity/<layer>`: the same for one layer, or `sparsity/<weight>` for each weight of a layer that has several.
     * `macs/ratio`, `params/ratio`: multiply-accumulates and parameters of the model without the channels whose filters
       are all zero, over those of the dense model.
 
@@ -71,21 +74,30 @@ def measure(model: nn.Module, coupling: Coupling, groups: list[Group]) -> dict[s
         coupling: Its channels, of a walk at any earlier time.
         groups: The groups whose channels count as gone when their filters are all zero.
     """
-    tensors = dict(model.named_parameters())
-    layers = {
-        name.removesuffix(".weight"): tensor
-        for name, tensor in tensors.items()
-        if name.endswith(".weight") and tensor.ndim > 1
-    }
-    zeros = torch.stack([(tensor == 0).sum() for tensor in layers.values()]).tolist() if layers else []
-    sizes = [tensor.numel() for tensor in layers.values()]
+    weights = layer_weights(model)
+    zeros = torch.stack([(weight == 0).sum() for weight in weights.values()]).tolist() if weights else []
+    sizes = [weight.numel() for weight in weights.values()]
     metrics = {"sparsity/total": sum(zeros) / max(1, sum(sizes))}
-    metrics |= {f"sparsity/{name}": zero / size for name, zero, size in zip(layers, zeros, sizes, strict=True)}
+    metrics |= {
+        f"sparsity/{name}": zero / size for name, zero, size in zip(_labels(weights), zeros, sizes, strict=True)
+    }
+    tensors = dict(model.named_parameters())
     keep = coupling.keep(coupling.without(groups, [silent_units(tensors, group) for group in groups]))
     names = set(tensors)
     metrics["macs/ratio"] = coupling.macs(keep) / max(1, coupling.macs({}))
     metrics["params/ratio"] = coupling.parameters(keep, names) / max(1, coupling.parameters({}, names))
     return metrics
+
+
+def _labels(names: Iterable[str]) -> list[str]:
+    """Return the layers of stored weights, or the names of the weights where a layer has several or no name.
+
+    >>> _labels(["fc.parametrizations.weight.original", "lstm.weight_ih_l0", "lstm.weight_hh_l0", "weight"])
+    ['fc', 'lstm.weight_ih_l0', 'lstm.weight_hh_l0', 'weight']
+    """
+    layers = {name: holder(name) for name in names}
+    weights = Counter(layers.values())
+    return [layer if layer and weights[layer] == 1 else name for name, layer in layers.items()]
 
 
 def silent_units(tensors: Mapping[str, Tensor], group: Group) -> Tensor:

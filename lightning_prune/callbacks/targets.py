@@ -15,9 +15,9 @@ from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel
 from lightning_prune.granularities.granularity import Granularity
 from lightning_prune.masking import check_sparsity
-from lightning_prune.pools import ChannelPool, Pool, WeightPool, channel_pools, weight_pools
+from lightning_prune.pools import Pool, WeightPool, channel_pools, weight_pools
 from lightning_prune.tracing import holder
-from lightning_prune.weights import depthwise_layers, prunable_weights
+from lightning_prune.weights import depthwise_layers, layer_weights
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def checked_skip(skip: Collection[Skip]) -> tuple[Skip, ...]:
     Raises:
         InputError: If one is not, or they are not in a list.
     """
-    if isinstance(skip, str):
+    if isinstance(skip, str) or not isinstance(skip, Collection):
         raise InputError(f"expected skip to be a list of {', '.join(get_args(Skip))}, got {skip!r}")
     return tuple(one_of("skip", layer, get_args(Skip)) for layer in skip)
 
@@ -80,33 +80,56 @@ def settled(sparsity: Sparsity | None, granularity: Granularity) -> Sparsity:
 
 
 def find_pools(
-    module: LightningModule, arguments: tuple[Tensor, ...] | None, granularity: Granularity, uncut: Uncut
+    module: LightningModule,
+    arguments: tuple[Tensor, ...] | None,
+    granularity: Granularity,
+    skip: Collection[Skip] = (),
+    uncut: Uncut = "skip",
 ) -> list[Pool] | None:
     """Return what can be pruned in a module; None if that takes `arguments` of its `forward`, and there are none.
 
     Raises:
-        InputError: If a layer cannot be cut and is to be refused.
+        InputError: If there is nothing, or a layer cannot be cut and is to be refused.
     """
-    if isinstance(granularity, Channel) and not (granularity.dim == 1 and granularity.residual == "independent"):
-        return None if arguments is None else channel_pools(module, arguments, granularity.residual, granularity.dim)
-    pools, reasons = weight_pools(module, granularity)
+    if isinstance(granularity, Channel) and granularity.dim not in (0, 1):
+        raise InputError(f"expected Channel(dim=0) for filters or Channel(dim=1) for inputs, got {granularity!r}")
+    coupled = isinstance(granularity, Channel) and not (granularity.dim == 1 and granularity.residual == "independent")
+    skipped = skipped_layers(module, skip, coupled)
+    if isinstance(granularity, Channel) and coupled:
+        if arguments is None:
+            return None
+        pools = channel_pools(module, arguments, granularity.residual, granularity.dim)
+        reasons: dict[str, str] = {}
+    else:
+        pools, reasons = weight_pools(module, granularity)
+    reasons = {layer: reason for layer, reason in reasons.items() if layer not in skipped}
     for layer, reason in reasons.items():
         if uncut == "refuse":
             raise InputError(f"{layer}: {reason}")
-        log.info("%s is not pruned: %s", layer, reason)
-    return pools
+    why = "; ".join(
+        [f"{', '.join(skipped)}: skipped, as skip={list(skip)} says"] * bool(skipped)
+        + [f"{layer}: {reason}" for layer, reason in reasons.items()]
+    )
+    left = [pool for pool in pools if not skipped & set(pool.layers)]
+    if not left:
+        raise InputError(f"expected a model with layers that {granularity!r} can prune, found none ({why or 'at all'})")
+    if reasons:
+        first = next(iter(reasons.values()))
+        log.warning("%r leaves %s as they are; the first because: %s", granularity, ", ".join(reasons), first)
+    return left
 
 
-def without_skipped(pools: Sequence[Pool], module: LightningModule, skip: Collection[Skip]) -> list[Pool]:
-    """Return the pools that have none of the layers to skip."""
-    layers = list(dict.fromkeys(holder(name) for name in prunable_weights(module)))
-    skipped = {*(layers[:1] if "first" in skip else ()), *(layers[-1:] if "last" in skip else ())}
-    depthwise = depthwise_layers(module) if "depthwise" in skip else set()
-    return [
-        pool
-        for pool in pools
-        if not skipped & set(pool.layers) and (isinstance(pool, ChannelPool) or not depthwise & set(pool.layers))
-    ]
+def skipped_layers(module: LightningModule, skip: Collection[Skip], coupled: bool) -> set[str]:
+    """Return the names of the layers to skip.
+
+    Args:
+        module: The module.
+        skip: Which.
+        coupled: Whether channels are pruned with all that is coupled with them.
+    """
+    layers = list(dict.fromkeys(holder(name) for name in layer_weights(module)))
+    depthwise = depthwise_layers(module) if "depthwise" in skip and not coupled else set()
+    return {*(layers[:1] if "first" in skip else ()), *(layers[-1:] if "last" in skip else ()), *depthwise}
 
 
 def erdos_renyi_kernel(shapes: Sequence[Sequence[int]], sparsity: float) -> list[float]:
@@ -155,17 +178,17 @@ def targets(pools: Sequence[Pool], sparsity: Sparsity) -> list[float]:
         sparsity: A fraction, or fractions by pattern; `*` stands for any characters, dots included.
 
     Raises:
-        InputError: If there is nothing to prune, or a pattern matches no layer that can be pruned.
+        InputError: If a pattern matches no layer that can be pruned.
     """
-    if not pools:
-        raise InputError("expected a model with layers that can be pruned, found none")
     if not isinstance(sparsity, Mapping):
         return [sparsity] * len(pools)
     layers = sorted({layer for pool in pools for layer in pool.layers})
     for pattern in sparsity:
         if not any(fnmatchcase(layer, pattern) for layer in layers):
             some = ", ".join(layers[:8]) + (", ..." if len(layers) > 8 else "")
-            raise InputError(f"expected sparsity[{pattern}] to match a prunable layer, got no match among {some}")
+            raise InputError(
+                f"expected sparsity[{pattern}] to match a prunable layer that trains, got no match among {some}"
+            )
     found = [min(_first_match(layer, sparsity) for layer in pool.layers) for pool in pools]
     if not any(found) and any(sparsity.values()):
         raise InputError(

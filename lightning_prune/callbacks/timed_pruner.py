@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_prune.callbacks.pruner import Pruner
-from lightning_prune.callbacks.timeline import Moment, Timeline, check_moment, in_steps, total_steps
+from lightning_prune.callbacks.timeline import Moment, Timeline, check_moment, in_steps
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.granularity import Granularity
 from lightning_prune.losses import LossTerm, Term, add_term
@@ -37,6 +37,8 @@ class TimedPruner(Pruner):
     ) -> None:
         self.end, self.begin = check_moment(end, self.end_name), check_moment(begin, "begin")
         self.every = check_moment(every, "every")
+        if every == 0:
+            raise InputError("expected every to be at least one optimizer step or a fraction greater than 0, got 0")
         super().__init__(granularity, example_input)
 
     @abstractmethod
@@ -111,18 +113,17 @@ class TimedPruner(Pruner):
     # The parts --------------------------------------------------------------------------------------------------------
 
     def _plan(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        total = total_steps(trainer)
-        end, begin = in_steps(self.end, total, self.end_name), in_steps(self.begin, total, "begin")
+        end, begin = in_steps(self.end, trainer, self.end_name), in_steps(self.begin, trainer, "begin")
         if begin > end:
             raise InputError(f"expected begin not after end, got begin={begin} and end={end} optimizer steps")
-        self._timeline = Timeline(begin, end, max(1, in_steps(self.every, total, "every")))
+        self._timeline = Timeline(begin, end, max(1, in_steps(self.every, trainer, "every")))
         self._steps_an_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
 
     def _advance(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         """Do what is due once `step` optimizer steps are made."""
         assert self._timeline is not None
         before, self._seen = self._seen, step
-        if self._timeline.choices(step) > self._timeline.choices(before):
+        if not self._final and self._timeline.choices(step) > self._timeline.choices(before):
             self._final = step >= self._timeline.end
             self._make_choice(trainer, pl_module, step)
 

@@ -48,28 +48,28 @@ class Timeline:
         return 1.0 if step >= self.end else max(0.0, (step - self.begin) / (self.end - self.begin))
 
 
-def total_steps(trainer: Trainer) -> float:
-    """Return how many optimizer steps a fit makes, `inf` if nothing ends it."""
-    steps = float(trainer.estimated_stepping_batches)
-    return steps * len(trainer.optimizers) if len(trainer.optimizers) > 1 else steps
+def in_steps(moment: Moment, trainer: Trainer, name: str) -> int:
+    """Return a moment of a fit in optimizer steps; a fraction greater than 0 is at least one step.
 
-
-def in_steps(moment: Moment, total: float, name: str) -> int:
-    """Return a moment of a run of `total` optimizer steps in steps.
+    Args:
+        moment: The moment.
+        trainer: Of the fit, whose loaders are there. In a `fast_dev_run` what lies behind the end is the end.
+        name: What the moment is called in messages.
 
     Raises:
         InputError: If a fraction is given of a run that has no end, or the moment lies behind the end.
     """
+    total = float(trainer.estimated_stepping_batches) * max(1, len(trainer.optimizers))
     if isinstance(moment, float):
         if math.isinf(total):
             raise InputError(
                 f"expected {name} as a whole number of optimizer steps in a run without an end, got {moment}; "
                 "set max_epochs or max_steps"
             )
-        return round(moment * total)
-    if moment > total:
+        return max(int(moment > 0), round(moment * total))
+    if moment > total and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         raise InputError(f"expected {name} within the {total:.0f} optimizer steps of this run, got {moment}")
-    return moment
+    return int(min(moment, total))
 
 
 def check_moment(moment: Moment, name: str) -> Moment:
