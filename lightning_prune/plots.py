@@ -145,13 +145,13 @@ class Point:
     Attributes:
         series: What gives the colour, the strategy for example.
         setting: What else tells it from other jobs, the seed aside; labels the front.
-        macs: Multiply-accumulates of the slim model over those of the dense one.
+        cost: Share of the dense model's MACs, or of another cost, that is left in the slim model.
         accuracy: Test accuracy of the slim model, in [0, 1].
     """
 
     series: str
     setting: str
-    macs: float
+    cost: float
     accuracy: float
 
 
@@ -170,8 +170,10 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
     return front
 
 
-def draw_sweep(points: Sequence[Point], title: str, subtitle: str, *, legend: str, baseline: float | None) -> Figure:
-    """Draw accuracy over remaining MACs: every job, the mean and range of equal settings, and the front of the means.
+def draw_sweep(
+    points: Sequence[Point], title: str, subtitle: str, *, cost: str, legend: str, baseline: float | None
+) -> Figure:
+    """Draw accuracy over what is left of a cost: every job, the mean and range of equal settings, and the front of the means.
 
     The front is of means, because the best of several seeds flatters a setting.
 
@@ -179,13 +181,14 @@ def draw_sweep(points: Sequence[Point], title: str, subtitle: str, *, legend: st
         points: One for each job, at least one.
         title: Heading, usually the sweep.
         subtitle: Small print beside the heading.
+        cost: What `Point.cost` is a share of, in the plural.
         legend: What `Point.series` is.
-        baseline: Accuracy of the dense model, in [0, 1].
+        baseline: Accuracy of the dense model, in [0, 1]; None if it is not known.
     """
     figure = Figure(figsize=(8, 5.4), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     _style(axes, "Test accuracy of the slim model")
-    axes.set_xlabel("remaining MACs of the dense model", color=_INK)
+    axes.set_xlabel(f"remaining {cost} of the dense model", color=_INK)
     axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     groups: dict[tuple[str, str], list[Point]] = defaultdict(list)
     for point in points:
@@ -212,12 +215,12 @@ def draw_sweep(points: Sequence[Point], title: str, subtitle: str, *, legend: st
 
 def _draw_setting(axes: Axes, same: Sequence[Point], color: str, marker: str) -> tuple[float, float]:
     """Draw the jobs of one setting as faint marks with their mean and range; return the mean."""
-    macs, accuracies = [point.macs for point in same], [point.accuracy for point in same]
-    x, y = sum(macs) / len(macs), sum(accuracies) / len(accuracies)
+    costs, accuracies = [point.cost for point in same], [point.accuracy for point in same]
+    x, y = sum(costs) / len(costs), sum(accuracies) / len(accuracies)
     if len(same) > 1:
-        axes.plot(macs, accuracies, marker, color=color, alpha=0.4, ms=5, mec="none", zorder=3)
+        axes.plot(costs, accuracies, marker, color=color, alpha=0.4, ms=5, mec="none", zorder=3)
         axes.vlines(x, min(accuracies), max(accuracies), color=color, lw=1.4, zorder=4)
-        axes.hlines(y, min(macs), max(macs), color=color, lw=1.4, zorder=4)
+        axes.hlines(y, min(costs), max(costs), color=color, lw=1.4, zorder=4)
     axes.plot(x, y, marker, color=color, ms=8, mec="white", mew=0.8, zorder=5)
     return x, y
 
@@ -228,7 +231,7 @@ def _draw_front(axes: Axes, means: Mapping[tuple[float, float], tuple[str, str]]
     # About the width of the first label, which stands to the left of all points.
     left = front[0][0] - 0.03 - 0.011 * len(means[front[0]][0])
     axes.set_xlim(left, right)
-    # The accuracy that a budget of MACs buys stays the same until the next point, and to the right of the last.
+    # The accuracy that a budget buys stays the same until the next point, and to the right of the last.
     xs, ys = [x for x, _ in front] + [right], [y for _, y in front] + [front[-1][1]]
     axes.step(xs, ys, where="post", color=_GREY, lw=1.2, zorder=2, label="Pareto front")
     for mean in front:

@@ -63,15 +63,18 @@ def _read_job(folder: Path) -> Job:
     except InputError:
         problem = "unreadable summary.json" if file.exists() else "failed or unfinished"
         return Job(folder.name, _settings({"overrides": _hydra_overrides(folder)}), {}, problem)
-    dense, slim = summary.rows[0], summary.rows[-1]  # one and the same where nothing was pruned
+    # The first model has all channels and the last one those that are left: one and the same where nothing was pruned.
+    whole, slim = summary.rows[0].profile, summary.rows[-1].profile
     numbers = {
-        "accuracy_dense": dense.accuracy,
-        "accuracy_slim": slim.accuracy,
-        "macs": slim.profile.macs,
-        "macs_ratio": slim.profile.macs / max(1, dense.profile.macs),
-        "parameters": slim.profile.parameters,
-        "parameters_ratio": slim.profile.parameters / max(1, dense.profile.parameters),
-        "latency_ms": slim.profile.latency_ms,
+        "accuracy_dense": next((row.accuracy for row in summary.rows if row.name == "dense"), math.nan),
+        "accuracy_slim": summary.rows[-1].accuracy,
+        "macs": slim.macs,
+        "macs_ratio": slim.macs / max(1, whole.macs),
+        "parameters": slim.parameters,
+        "parameters_ratio": slim.parameters / max(1, whole.parameters),
+        "nonzeros": slim.nonzeros,
+        "nonzeros_ratio": slim.nonzeros / max(1, whole.parameters),
+        "latency_ms": slim.latency_ms,
     }
     return Job(folder.name, _settings(summary.extra), numbers, "")
 
@@ -115,11 +118,13 @@ def _draw(sweep_folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
     by_color = min(keys, key=lambda key: (key != "strategy", len(_values(jobs, key))), default="")
     legend = by_color if len(keys) > 1 or by_color == "strategy" else ""
     labels = [key for key in keys if key != legend]
+    # What single weights lose does not show in MACs, but for a channel that happens to lose all of its own.
+    cost = "macs_ratio" if any(job.numbers["macs_ratio"] < 0.9 for job in drawn) else "nonzeros_ratio"
     points = [
         Point(
             series=job.settings.get(legend, ""),
             setting=", ".join(job.settings.get(key, "") for key in labels),
-            macs=job.numbers["macs_ratio"],
+            cost=job.numbers[cost],
             accuracy=job.numbers["accuracy_slim"],
         )
         for job in drawn
@@ -130,6 +135,7 @@ def _draw(sweep_folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
         points,
         title(sweep_folder),
         subtitle + ", ".join(map(_short, labels)),
+        cost="MACs" if cost == "macs_ratio" else "non-zero parameters",
         legend=_short(legend),
         baseline=sum(dense) / len(dense) if dense else None,
     )
@@ -141,19 +147,22 @@ def _short(key: str) -> str:
 
 
 def _sweep_table(jobs: Sequence[Job], keys: Sequence[str]) -> Table:
-    caption = "\nDense and slim: test accuracy. MACs, parameters (share of dense) and latency are the slim model's."
+    caption = (
+        "\nDense and slim: test accuracy; a dash where a run has no dense model. The rest is of the slim model: MACs and "
+        "their share of the dense model's, parameters and non-zeros as shares of the dense model's parameters, latency."
+    )
     caption += "".join(f"\nJob {job.name} has no result: {job.problem}." for job in jobs if job.problem)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, caption_justify="left")
     table.caption = Text(caption)
     table.add_column("Job", justify="right", no_wrap=True)
     for key in keys:
         table.add_column(Text(_short(key)), justify="right", overflow="fold")
-    for heading in ("Dense", "Slim", "MACs", "Params", "Latency"):
+    for heading in ("Dense", "Slim", "MACs", "Params", "Non-zeros", "Latency"):
         table.add_column(heading, justify="right", no_wrap=True)
     for job in jobs:
         # As texts, because a strategy such as [sfp,kd] would be read as markup.
         settings = [Text(job.settings.get(key, "")) for key in keys]
-        results = _results(job.numbers) if job.numbers else ["-"] * 5
+        results = _results(job.numbers) if job.numbers else ["-"] * 6
         table.add_row(Text(job.name), *settings, *results, style="red" if job.problem else "")
     return table
 
@@ -165,5 +174,6 @@ def _results(numbers: Mapping[str, float]) -> list[Text]:
         Text(percent(numbers["accuracy_slim"], 2)),
         Text.assemble(in_units(numbers["macs"]), (f"{percent(numbers['macs_ratio'], 0):>7}", "dim")),
         Text(percent(numbers["parameters_ratio"], 0)),
+        Text(percent(numbers["nonzeros_ratio"], 1)),
         Text(milliseconds(numbers["latency_ms"])),
     ]

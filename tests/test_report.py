@@ -314,13 +314,13 @@ def test_sweep_lists_every_job_with_what_differs(tmp_path):
 
     lines = printed(sweep_report(tmp_path), 80)
 
-    assert lines[0].split() == ["Job", "sparsity", "Dense", "Slim", "MACs", "Params", "Latency"]
+    assert lines[0].split() == ["Job", "sparsity", "Dense", "Slim", "MACs", "Params", "Non-zeros", "Latency"]
     assert [squeezed(line) for line in lines[2:7]] == [
-        "0 0.0 92.20 % 90.00 % 40.55 M 100 % 25 % 1.50 ms",
-        "2 0.2 92.20 % 88.00 % 13.52 M 33 % 25 % 1.50 ms",
-        "9 0.9 - - - - -",
-        "10 0.10 92.20 % 80.00 % 3.69 M 9 % 25 % 1.50 ms",
-        "11 - - - - -",
+        "0 0.0 92.20 % 90.00 % 40.55 M 100 % 25 % 25.0 % 1.50 ms",
+        "2 0.2 92.20 % 88.00 % 13.52 M 33 % 25 % 25.0 % 1.50 ms",
+        "9 0.9 - - - - - -",
+        "10 0.10 92.20 % 80.00 % 3.69 M 9 % 25 % 25.0 % 1.50 ms",
+        "11 - - - - - -",
     ]
     assert "Job 9 has no result: failed or unfinished." in lines
     assert "Job 11 has no result: unreadable summary.json." in lines
@@ -342,7 +342,7 @@ def test_table_of_many_settings_shortens_settings_and_no_number(tmp_path):
     lines = printed(sweep_report(tmp_path), 80)
 
     assert max(map(len, lines)) <= 80
-    assert sum("92.20 %  90.00 %  20.00 M   49 %    25 %  1.50 ms" in line for line in lines) == 3
+    assert sum("92.20 %  90.00 %  20.00 M   49 %    25 %     25.0 %  1.50 ms" in line for line in lines) == 3
 
 
 def test_strategy_is_text_and_not_markup(tmp_path):
@@ -395,15 +395,15 @@ def test_seeds_of_a_sweep_share_a_setting(tmp_path, monkeypatch):
 
 def test_sweep_picture_labels_the_front_of_the_means():
     points = [
-        Point("sfp", "0.3", macs=0.6, accuracy=0.90),
-        Point("sfp", "0.3", macs=0.6, accuracy=0.92),
-        Point("sfp", "0.5", macs=0.3, accuracy=0.80),
+        Point("sfp", "0.3", cost=0.6, accuracy=0.90),
+        Point("sfp", "0.3", cost=0.6, accuracy=0.92),
+        Point("sfp", "0.5", cost=0.3, accuracy=0.80),
         # The lucky seed of this setting lies above the front, its mean does not.
-        Point("gmp", "0.4", macs=0.7, accuracy=0.94),
-        Point("gmp", "0.4", macs=0.7, accuracy=0.86),
+        Point("gmp", "0.4", cost=0.7, accuracy=0.94),
+        Point("gmp", "0.4", cost=0.7, accuracy=0.86),
     ]
 
-    (axes,) = draw_sweep(points, "sweep", "", legend="strategy", baseline=0.93).axes
+    (axes,) = draw_sweep(points, "sweep", "", cost="MACs", legend="strategy", baseline=0.93).axes
 
     assert [text.get_text() for text in axes.texts] == ["dense 93.00 %", "0.5", "0.3"]
     (front,) = [line for line in axes.lines if line.get_label() == "Pareto front"]
@@ -413,12 +413,56 @@ def test_sweep_picture_labels_the_front_of_the_means():
     np.testing.assert_allclose(front.get_ydata(), [0.80, 0.91, 0.91])
 
 
+def test_runs_without_a_dense_model_claim_none_and_show_their_zeros(tmp_path, monkeypatch):
+    for number, nonzeros in enumerate((30, 10)):
+        (tmp_path / str(number)).mkdir()
+        rows = [Row(name, 0.9, Profile(100, nonzeros, 10**6, 400, 1.5, 2, 32)) for name in ("masked", "slim")]
+        extra = {"overrides": [f"sparsity={number}"], "strategy": ["gmp"]}
+        write_summary(tmp_path / str(number) / "summary.json", rows, extra)
+    figures: list[Figure] = []
+    draw = sweeps.draw_sweep
+    monkeypatch.setattr(
+        sweeps, "draw_sweep", lambda *args, **kwargs: figures.append(draw(*args, **kwargs)) or figures[0]
+    )
+
+    lines = printed(sweep_report(tmp_path), 80)
+
+    assert [squeezed(line) for line in lines[2:4]] == [
+        "0 0 - 90.00 % 1.00 M 100 % 100 % 30.0 % 1.50 ms",
+        "1 1 - 90.00 % 1.00 M 100 % 100 % 10.0 % 1.50 ms",
+    ]
+    (axes,) = figures[0].axes
+    assert axes.get_xlabel() == "remaining non-zero parameters of the dense model"
+    assert [text.get_text() for text in axes.texts] == ["1"]
+    (front,) = [line for line in axes.lines if line.get_label() == "Pareto front"]
+    assert front.get_xdata()[0] == 0.1
+
+
+def test_a_sweep_with_fewer_macs_is_drawn_over_them_and_its_dense_model_is_that_of_the_jobs_that_have_one(
+    tmp_path, monkeypatch
+):
+    write_job(tmp_path, 0, ["strategy=sfp"], accuracy=0.9, macs=DENSE.profile.macs // 2)
+    (tmp_path / "1").mkdir()
+    rows = [Row(name, 0.5, MASKED.profile) for name in ("masked", "slim")]
+    write_summary(tmp_path / "1" / "summary.json", rows, {"overrides": ["strategy=gmp"], "strategy": ["gmp"]})
+    drawn: list[object] = []
+    monkeypatch.setattr(
+        sweeps,
+        "draw_sweep",
+        lambda points, *_, cost, legend, baseline: drawn.extend([points, cost, baseline]) or Figure(),
+    )
+
+    sweep_report(tmp_path)
+
+    assert drawn == [[Point("sfp", "", 0.5, 0.9), Point("gmp", "", 1.0, 0.5)], "MACs", DENSE.accuracy]
+
+
 def test_sweep_without_a_finished_job_has_a_table_and_no_picture(tmp_path):
     (tmp_path / "0").mkdir()
 
     lines = printed(sweep_report(tmp_path), 80)
 
-    assert lines[2].split() == ["0", "-", "-", "-", "-", "-"]
+    assert lines[2].split() == ["0", "-", "-", "-", "-", "-", "-"]
     assert not (tmp_path / "sweep.png").exists()
 
 

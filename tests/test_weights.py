@@ -70,11 +70,11 @@ def test_parametrized_layers_give_the_stored_tensor_of_the_weight_s_shape() -> N
 
 
 def test_looking_for_weights_changes_no_parametrization() -> None:
-    layer = parametrizations.spectral_norm(nn.Linear(4, 3)).train()
-    before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
-    assert list(layer_weights(layer)) == ["parametrizations.weight.original"]
-    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
-    assert layer.training
+    model = nn.Sequential(parametrizations.spectral_norm(nn.Linear(4, 3)))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert list(layer_weights(model)) == ["0.parametrizations.weight.original"]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(module.training for module in model.modules())
 
 
 def test_depthwise_layers_are_known() -> None:

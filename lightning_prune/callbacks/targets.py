@@ -106,13 +106,13 @@ def find_pools(
     for layer, reason in reasons.items():
         if uncut == "refuse":
             raise InputError(f"{layer}: {reason}")
-    why = "; ".join(
-        [f"{', '.join(skipped)}: skipped, as skip={list(skip)} says"] * bool(skipped)
-        + [f"{layer}: {reason}" for layer, reason in reasons.items()]
-    )
+    why = [f"skip={list(skip)} leaves out {', '.join(sorted(skipped))}"] * bool(skipped)
+    why += [f"{layer}: {reason}" for layer, reason in list(reasons.items())[:1]]
     left = [pool for pool in pools if not skipped & set(pool.layers)]
     if not left:
-        raise InputError(f"expected a model with layers that {granularity!r} can prune, found none ({why or 'at all'})")
+        raise InputError(
+            f"expected a model with layers that {granularity!r} can prune, found none; {'; '.join(why) or 'weights that train are needed'}"
+        )
     if reasons:
         first = next(iter(reasons.values()))
         log.warning("%r leaves %s as they are; the first because: %s", granularity, ", ".join(reasons), first)
