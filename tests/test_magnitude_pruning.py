@@ -648,7 +648,7 @@ def test_bad_arguments_are_refused_with_one_line(build: Callable[[], object], me
         ({"criterion": BatchNormScale(), "granularity": Channel()}, "expected middle to have a scale"),
         (
             {"granularity": Vector(5)},
-            "found none; skip=.* leaves out stem; middle: expected a vector length that divides",
+            "found none; skip=.* leaves out stem; middle: expected a vector length",
         ),
         ({"granularity": Channel(dim=2)}, r"expected Channel\(dim=0\) for filters"),
         ({"granularity": NM(2, 4), "sparsity": None, "uncut": "refuse", "skip": ()}, "stem: expected input channels"),

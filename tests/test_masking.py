@@ -9,7 +9,7 @@ from lightning_prune.criteria.magnitude import Magnitude
 from lightning_prune.criteria.mix import Mix
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel
-from lightning_prune.masking import apply_masks, check_sparsity, count, limit_norms, lowest, momenta, prune, slice_norms
+from lightning_prune.masking import apply_masks, check_sparsity, count, limit_norms, momenta, prune, slice_norms
 
 
 def test_counts_are_exact_where_floats_are_not() -> None:
@@ -25,13 +25,12 @@ def test_a_layer_is_never_emptied() -> None:
 
 
 def test_ties_do_not_change_the_number_and_go_in_order() -> None:
-    assert lowest(torch.tensor([1.0, 1.0, 1.0, 2.0]), 2).tolist() == [True, True, False, False]
     assert prune(torch.ones(1000, 4), Magnitude(), 0.4).nonzero().reshape(-1).tolist() == list(range(400))
 
 
 def test_nan_is_refused() -> None:
     with pytest.raises(InputError, match="diverged"):
-        lowest(torch.tensor([1.0, math.nan]), 1)
+        prune(torch.tensor([[1.0], [math.nan]]), Magnitude(), 0.5)
 
 
 @pytest.mark.parametrize(("channels", "expected"), [(16, 5), (32, 12), (64, 25)])
@@ -82,7 +81,7 @@ def test_channels_of_any_dimension() -> None:
     weight = torch.arange(24.0).view(2, 3, 2, 2)
     units = Channel(1).units(weight)
     assert units[2].tolist() == [8, 9, 10, 11, 20, 21, 22, 23]
-    mask = Channel(1).expand(torch.tensor([True, False, True]), 4)
+    mask = Channel(1).expand(torch.tensor([True, False, True]), (2, 3, 1, 1))
     assert (weight * mask)[:, 1].abs().sum() == 0
     assert torch.equal((weight * mask)[:, [0, 2]], weight[:, [0, 2]])
     assert Channel().units(torch.arange(3)).tolist() == [[0], [1], [2]]
