@@ -4,12 +4,13 @@ import copy
 import logging
 import netrc
 import os
+import re
 import secrets
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def settled(cfg: DictConfig) -> DictConfig:
             "resume=FOLDER, or choose another"
         )
     else:
+        refuse_unread(cfg, hydra_config.overrides.task)
         cfg.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         cfg.overrides = list(hydra_config.overrides.task)
         cfg.sweep = Path(hydra_config.sweep.dir).as_posix() if hydra_config.mode == RunMode.MULTIRUN else None
@@ -109,6 +111,20 @@ def settled(cfg: DictConfig) -> DictConfig:
     cfg.run_folder = str(folder)
     OmegaConf.save(cfg, file)
     return cfg
+
+
+def refuse_unread(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Refuse options that no chosen strategy reads, and several of a group in which the last would win."""
+    strategies = str(OmegaConf.to_container(cfg.strategy, resolve=False))
+    for key, default in {"granularity": None, "criterion": None, "schedule": None, "scope": "layer"}.items():
+        several = [typed for typed in overrides if typed.startswith(f"{key}=[") and "," in typed]
+        if several:
+            raise InputError(f"expected one {key}, got {several[0]}; choose one of them")
+        if cfg[key] != default and not re.search(rf"\$\{{{key}\b", strategies):
+            raise InputError(
+                f"expected a strategy that takes a {key}, got strategy=[{','.join(cfg.strategy) or 'none'}]; "
+                f"leave {key} out, or use strategy=gmp"
+            )
 
 
 def run(cfg: DictConfig) -> None:

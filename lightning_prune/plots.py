@@ -173,7 +173,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 def draw_sweep(
     points: Sequence[Point], title: str, subtitle: str, *, cost: str, legend: str, baseline: float | None
 ) -> Figure:
-    """Draw accuracy over what is left of a cost: every job, the mean and range of equal settings, and the front of the means.
+    """Draw accuracy over the cost left: every job, the mean and range of equal settings, and the front of the means.
 
     The front is of means, because the best of several seeds flatters a setting.
 

@@ -148,8 +148,8 @@ def _short(key: str) -> str:
 
 def _sweep_table(jobs: Sequence[Job], keys: Sequence[str]) -> Table:
     caption = (
-        "\nDense and slim: test accuracy; a dash where a run has no dense model. The rest is of the slim model: MACs and "
-        "their share of the dense model's, parameters and non-zeros as shares of the dense model's parameters, latency."
+        "\nDense and slim: test accuracy; a dash where a run kept no dense model. The rest is the slim model's: MACs, "
+        "also as a share of the dense model's, parameters and non-zeros as shares of the dense parameters, latency."
     )
     caption += "".join(f"\nJob {job.name} has no result: {job.problem}." for job in jobs if job.problem)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, caption_justify="left")
@@ -157,7 +157,7 @@ def _sweep_table(jobs: Sequence[Job], keys: Sequence[str]) -> Table:
     table.add_column("Job", justify="right", no_wrap=True)
     for key in keys:
         table.add_column(Text(_short(key)), justify="right", overflow="fold")
-    for heading in ("Dense", "Slim", "MACs", "Params", "Non-zeros", "Latency"):
+    for heading in ("Dense", "Slim", "MACs", "Params", "Non-zero", "Latency"):
         table.add_column(heading, justify="right", no_wrap=True)
     for job in jobs:
         # As texts, because a strategy such as [sfp,kd] would be read as markup.
@@ -172,7 +172,7 @@ def _results(numbers: Mapping[str, float]) -> list[Text]:
     return [
         Text(percent(numbers["accuracy_dense"], 2)),
         Text(percent(numbers["accuracy_slim"], 2)),
-        Text.assemble(in_units(numbers["macs"]), (f"{percent(numbers['macs_ratio'], 0):>7}", "dim")),
+        Text.assemble(in_units(numbers["macs"]), (f"{percent(numbers['macs_ratio'], 0):>6}", "dim")),
         Text(percent(numbers["parameters_ratio"], 0)),
         Text(percent(numbers["nonzeros_ratio"], 1)),
         Text(milliseconds(numbers["latency_ms"])),

@@ -314,7 +314,7 @@ def test_sweep_lists_every_job_with_what_differs(tmp_path):
 
     lines = printed(sweep_report(tmp_path), 80)
 
-    assert lines[0].split() == ["Job", "sparsity", "Dense", "Slim", "MACs", "Params", "Non-zeros", "Latency"]
+    assert lines[0].split() == ["Job", "sparsity", "Dense", "Slim", "MACs", "Params", "Non-zero", "Latency"]
     assert [squeezed(line) for line in lines[2:7]] == [
         "0 0.0 92.20 % 90.00 % 40.55 M 100 % 25 % 25.0 % 1.50 ms",
         "2 0.2 92.20 % 88.00 % 13.52 M 33 % 25 % 25.0 % 1.50 ms",
@@ -342,7 +342,7 @@ def test_table_of_many_settings_shortens_settings_and_no_number(tmp_path):
     lines = printed(sweep_report(tmp_path), 80)
 
     assert max(map(len, lines)) <= 80
-    assert sum("92.20 %  90.00 %  20.00 M   49 %    25 %     25.0 %  1.50 ms" in line for line in lines) == 3
+    assert sum("92.20 %  90.00 %  20.00 M  49 %    25 %    25.0 %  1.50 ms" in line for line in lines) == 3
 
 
 def test_strategy_is_text_and_not_markup(tmp_path):

@@ -1,5 +1,6 @@
 """Every file in conf/ keeps the package's promises: a new yaml is tested at once, with no edit here."""
 
+import functools
 import math
 import os
 import socket
@@ -102,12 +103,19 @@ def test_every_optimizer_with_every_scheduler_learns(optimizer: str, scheduler: 
     assert all(not torch.equal(before[name], tensor) for name, tensor in module.named_parameters())
 
 
+@functools.cache
+def trained(overrides: str) -> tuple[ImageClassifier, Any, list[Callback], Trainer]:
+    """Return what a whole run ends with; two tests look at it, and neither changes it."""
+    module, data, callbacks = pieces(composed(overrides))
+    fit = trainer(*callbacks, SparsityMonitor())
+    fit.fit(module, datamodule=data)
+    return module, data, callbacks, fit
+
+
 @pytest.mark.parametrize("overrides", METHODS)
 def test_every_method_ends_in_an_equal_slim_model(overrides: str, tmp_path: Path) -> None:
     cfg = composed(overrides)
-    module, data, callbacks = pieces(cfg)
-    fit = trainer(*callbacks, SparsityMonitor())
-    fit.fit(module, datamodule=data)
+    module, data, callbacks, fit = trained(overrides)
     images = data.example_input(16)
     small = slim(module, images)
     with torch.no_grad():
@@ -151,16 +159,13 @@ MOMENTS = [(method, 2, 1) for method in METHODS] + [
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 @pytest.mark.parametrize(("overrides", "epoch", "batch"), MOMENTS)
 def test_every_method_resumes_to_the_same_bits(overrides: str, epoch: int, batch: int, tmp_path: Path) -> None:
-    whole, data, callbacks = pieces(composed(overrides))
-    trainer(*callbacks).fit(whole, datamodule=data)
-
     checkpoint = ModelCheckpoint(tmp_path, "last", every_n_train_steps=1, enable_version_counter=False)
     module, data, callbacks = pieces(composed(overrides))
     with pytest.raises(SystemExit):
         trainer(*callbacks, checkpoint, Interrupt(epoch, batch)).fit(module, datamodule=data)
     module, data, callbacks = pieces(composed(overrides))
     trainer(*callbacks, checkpoint).fit(module, datamodule=data, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
-    for name, tensor in whole.state_dict().items():
+    for name, tensor in trained(overrides)[0].state_dict().items():
         assert torch.equal(module.state_dict()[name], tensor), name
 
 
