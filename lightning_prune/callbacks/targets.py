@@ -111,7 +111,8 @@ def find_pools(
     left = [pool for pool in pools if not skipped & set(pool.layers)]
     if not left:
         raise InputError(
-            f"expected a model with layers that {granularity!r} can prune, found none; {'; '.join(why) or 'weights that train are needed'}"
+            f"expected a model with layers that {granularity!r} can prune, found none; "
+            f"{'; '.join(why) or 'weights that train are needed'}"
         )
     if reasons:
         first = next(iter(reasons.values()))
