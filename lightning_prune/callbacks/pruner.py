@@ -71,7 +71,7 @@ class Pruner(Callback, ABC):
         return None if self._held is None else self._held.masks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start anew for each fit, with the masks of an earlier one on the same module; a checkpoint is loaded later."""
+        """Start anew for each fit, but with the masks of an earlier one on the same module."""
         if stage == "fit":
             kept = self.state_dict() if self._held is not None and self._held.belong_to(pl_module) else None
             self._forget()
