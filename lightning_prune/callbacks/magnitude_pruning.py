@@ -127,7 +127,7 @@ class MagnitudePruning(TimedPruner):
     @property
     def state_key(self) -> str:
         """Name of this callback's state in checkpoints, by what it prunes."""
-        return self._generate_state_key(granularity=self.granularity, criterion=self.criterion)
+        return self._generate_state_key(granularity=self.granularity, criterion=self.criterion, rewind=self.rewind)
 
     # The run ----------------------------------------------------------------------------------------------------------
 

@@ -139,6 +139,26 @@ def test_every_method_ends_in_an_equal_slim_model(overrides: str, tmp_path: Path
         assert torch.equal(again(images), slimmed)
 
 
+PAIRS = [(one, other) for one in ("gmp", "sfp") for other in options("strategy") if other not in (one, "none")]
+
+
+@pytest.mark.filterwarnings("ignore:The last units go at learning rate")
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_methods_work_in_pairs(one: str, other: str) -> None:
+    module, data, callbacks = pieces(composed(f"strategy=[{one},{other}]"))
+    trainer(*callbacks).fit(module, datamodule=data)
+    pruners = [callback for callback in callbacks if isinstance(callback, Pruner)]
+    parameters = dict(module.named_parameters())
+    for pruner in pruners:
+        assert pruner.is_final
+        for name, mask in (pruner.masks or {}).items():
+            assert not (parameters[name] * ~mask).any()
+    images = data.example_input(16)
+    with torch.no_grad():
+        masked, slimmed = module.eval()(images), slim(module, images).eval()(images)
+    torch.testing.assert_close(slimmed, masked, rtol=0, atol=1e-4 * float(masked.abs().max()))
+
+
 class Interrupt(Callback):
     """End the run before a batch of the given epoch, as Ctrl-C does."""
 
