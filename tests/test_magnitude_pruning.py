@@ -690,6 +690,11 @@ def test_a_run_that_ends_early_says_so() -> None:
         fitted(MagnitudePruning(0.5, end=0.9), Stop())
 
 
+def test_a_sparsity_that_removes_nothing_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="Sparsity 0.01 is less than one unit of any layer"):
+        fitted(MagnitudePruning(0.01, granularity=Channel(), example_input=torch.zeros(2, 3, 8, 8)))
+
+
 def test_a_rate_that_is_too_low_at_the_end_is_warned_of() -> None:
     class Low(Net):
         def configure_optimizers(self) -> Any:

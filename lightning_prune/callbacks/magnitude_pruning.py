@@ -242,6 +242,8 @@ class MagnitudePruning(TimedPruner):
             self._hold(trainer, pl_module, masks)
         if self.is_final:
             self._check_rate(trainer)
+            if masks and all(bool(mask.all()) for mask in masks.values()):
+                rank_zero_warn(f"Sparsity {self.sparsity} is less than one unit of any layer: nothing is pruned.")
 
     @torch.no_grad()
     def _choose(self, trainer: Trainer, pl_module: LightningModule, progress: float) -> dict[str, Tensor]:
