@@ -201,17 +201,22 @@ class SaveState(Callback):
         torch.save({"parameters": parameters, "masks": masks}, self.folder / f"{trainer.global_rank}.pt")
 
 
+TOGETHER = [f"strategy={name}" for name in options("strategy")] + [
+    f"strategy=gmp granularity=filter criterion={name}" for name in ("taylor", "optimal_brain_damage", "apoz")
+]
+
+
 def train_all(rank: int, folder: Path, port: str) -> None:
-    """Train with every strategy, as one of two processes."""
+    """Train with every strategy, and with one criterion of each kind, as one of two processes."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     os.environ |= address | {name: str(value) for name, value in ranks.items()} | {"TORCHELASTIC_RUN_ID": "tests"}
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for name in options("strategy"):
-            module, data, callbacks = pieces(composed(f"strategy={name}"))
-            save = SaveState(folder / name)
+        for overrides in TOGETHER:
+            module, data, callbacks = pieces(composed(overrides))
+            save = SaveState(folder / overrides)
             trainer(*callbacks, SparsityMonitor(), save, devices=2, strategy="ddp").fit(module, datamodule=data)
 
 
@@ -219,8 +224,8 @@ def train_all(rank: int, folder: Path, port: str) -> None:
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder with what two processes end with, by strategy."""
     folder = tmp_path_factory.mktemp("two")
-    for name in options("strategy"):
-        (folder / name).mkdir()
+    for overrides in TOGETHER:
+        (folder / overrides).mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -228,10 +233,10 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", options("strategy"))
-def test_every_strategy_is_the_same_in_two_processes(name: str, two_processes: Path) -> None:
-    _, _, callbacks = pieces(composed(f"strategy={name}"))
-    first, second = (torch.load(two_processes / name / f"{rank}.pt", weights_only=True) for rank in range(2))
+@pytest.mark.parametrize("overrides", TOGETHER)
+def test_every_strategy_is_the_same_in_two_processes(overrides: str, two_processes: Path) -> None:
+    _, _, callbacks = pieces(composed(overrides))
+    first, second = (torch.load(two_processes / overrides / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert any(first["masks"]) == any(isinstance(callback, Pruner) for callback in callbacks)
     for one, other in zip(first["masks"], second["masks"], strict=True):
         assert one is None or all(torch.equal(mask, other[name]) for name, mask in one.items())
