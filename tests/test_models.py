@@ -1,16 +1,22 @@
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
+from test_slimming import difference, mask, randomise
 from torch import nn
 from torch.nn import functional as F
 
+from lightning_prune.coupling import couple
 from lightning_prune.errors import InputError
+from lightning_prune.models.densenet import DenseLayer, densenet40
 from lightning_prune.models.digits import digits_resnet
+from lightning_prune.models.googlenet import googlenet
 from lightning_prune.models.mobilenet_v2 import mobilenet_v2
 from lightning_prune.models.resnet import PaddedShortcut, ResNet, resnet20, resnet32, resnet44, resnet56, resnet110
 from lightning_prune.models.vgg import vgg16_bn
 from lightning_prune.profiling import macs
+from lightning_prune.slimming import slim
 
 imagenet_mobilenet = partial(mobilenet_v2, 1000, stem_stride=2)
 mlp_vgg = partial(vgg16_bn, head="mlp")
@@ -94,7 +100,10 @@ def test_mobilenet_has_the_parameter_names_of_torchvision():
     assert {"features.0.0.weight", "features.2.conv.0.0.weight", "classifier.1.bias"} < set(names)
 
 
-@pytest.mark.parametrize("build", [resnet20, partial(resnet20, shortcut="B"), vgg16_bn, mlp_vgg, mobilenet_v2])
+@pytest.mark.parametrize(
+    "build",
+    [resnet20, partial(resnet20, shortcut="B"), vgg16_bn, mlp_vgg, mobilenet_v2, densenet40, googlenet],
+)
 def test_classes_channels_and_resolution_are_free(build):
     network = build(num_classes=7, in_channels=2)
 
@@ -151,6 +160,7 @@ def test_stages_can_have_any_depth_and_width():
         (partial(vgg16_bn, head="conv"), "expected head 'linear' or 'mlp', got 'conv'"),
         (partial(mobilenet_v2, stem_stride=3), "expected stem_stride 1 .* got 3"),
         (partial(mobilenet_v2, width_mult=0.0), "expected width_mult > 0, got 0.0"),
+        (partial(densenet40, growth=0), "expected growth >= 1, got 0"),
     ],
 )
 def test_wrong_arguments_are_named(build, message):
@@ -165,3 +175,104 @@ def test_weight_averaging_leaves_padded_shortcuts_as_they_are():
     for _ in range(3):
         averaged.update_parameters(network)
     assert torch.equal(averaged.module.layer3[0].downsample.source, network.layer3[0].downsample.source)
+
+
+def without_batch_norm(network: nn.Module) -> int:
+    return size(network) - sum(size(module) for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize("growth", [12, 5])
+def test_densenet_costs_what_its_layers_add_up_to(growth):
+    network, k = densenet40(growth=growth), growth
+    # The inputs of a block's 12 layers are 90, 234 and 378 times k wide together, those of the transitions 14 and 26.
+    blocks, transitions = [9 * k * width * k for width in (90, 234, 378)], [(14 * k) ** 2, (26 * k) ** 2]
+    stem, fc, bn = 27 * 2 * k, 38 * k * 10, 90 + 234 + 378 + 14 + 26 + 38
+
+    assert size(network) == stem + sum(blocks) + sum(transitions) + fc + 10 + 2 * bn * k
+    expected = 1024 * (stem + blocks[0] + transitions[0]) + 256 * (blocks[1] + transitions[1]) + 64 * blocks[2] + fc
+    assert macs(network, torch.zeros(1, 3, 32, 32)) == expected
+
+
+# Input, 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 and pool channels of the nine modules, and the pixels of their maps.
+INCEPTIONS = [
+    (192, 64, 96, 128, 16, 32, 32, 1024),
+    (256, 128, 128, 192, 32, 96, 64, 1024),
+    (480, 192, 96, 208, 16, 48, 64, 256),
+    (512, 160, 112, 224, 24, 64, 64, 256),
+    (512, 128, 128, 256, 24, 64, 64, 256),
+    (512, 112, 144, 288, 32, 64, 64, 256),
+    (528, 256, 160, 320, 32, 128, 128, 256),
+    (832, 256, 160, 320, 32, 128, 128, 64),
+    (832, 384, 192, 384, 48, 128, 128, 64),
+]
+
+
+def test_googlenet_costs_what_its_layers_add_up_to():
+    # The four 1x1 convolutions that read the input, one 3x3, and the two 3x3 that stand for a 5x5.
+    weights = [i * (a + b + d + p) + 9 * (b * c + d * e + e * e) for i, a, b, c, d, e, p, _ in INCEPTIONS]
+    filters = 192 + sum(a + b + c + d + 2 * e + p for _, a, b, c, d, e, p, _ in INCEPTIONS)
+    stem, linear = 27 * 192, 1024 * 10
+
+    assert filters == 7904
+    assert size(googlenet()) == stem + sum(weights) + linear + 10 + 3 * filters  # bias, scale and shift
+    expected = 1024 * stem + sum(w * row[-1] for w, row in zip(weights, INCEPTIONS, strict=True)) + linear
+    assert macs(googlenet(), torch.zeros(1, 3, 32, 32)) == expected
+
+
+@pytest.mark.parametrize(
+    ("build", "unit", "expected_macs", "millions_of_parameters"),
+    [(densenet40, 1e6, 282.92, 1.04), (googlenet, 1e9, 1.52, 6.15)],
+    ids=["densenet40", "googlenet"],
+)
+def test_pruning_papers_start_from_these_costs(build, unit, expected_macs, millions_of_parameters):
+    network = build()
+
+    assert round(macs(network, torch.zeros(1, 3, 32, 32)) / unit, 2) == expected_macs
+    assert round(without_batch_norm(network) / 1e6, 2) == millions_of_parameters
+
+
+def test_dense_layer_passes_its_input_on_unchanged():
+    x = torch.randn(2, 5, 6, 4)
+    out = DenseLayer(5, 3)(x.clone())
+
+    assert out.shape == (2, 8, 6, 4)
+    assert torch.equal(out[:, :5], x)
+
+
+@pytest.mark.parametrize("build", [densenet40, googlenet])
+def test_gradients_reach_every_parameter_of_concatenating_networks(build):
+    network = build()
+    F.cross_entropy(network(torch.randn(4, 3, 16, 16)), torch.arange(4)).backward()
+
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())
+    # Of every filter; batch norm takes a bias before it out again.
+    assert all(
+        (parameter.grad.flatten(1) != 0).any(1).all() for parameter in network.parameters() if parameter.ndim > 1
+    )
+
+
+def halved(build: Callable[[], nn.Module]) -> tuple[nn.Module, int]:
+    """Return a network without half of each group's filters, and how many filters could have gone."""
+    network, images = randomise(build()), torch.randn(2, 3, 8, 8)
+    groups = couple(network, images).groups()
+    mask(network, groups)
+    small = slim(network, images)
+    assert difference(network, small, images) < 1e-5
+    return small, sum(group.size for group in groups)
+
+
+def test_densenet_that_loses_half_of_every_convolution_is_the_one_of_half_the_growth():
+    small, removable = halved(densenet40)
+
+    assert removable == 24 + 36 * 12 + 168 + 312  # every filter there is
+    expected = densenet40(growth=6).state_dict()
+    assert {k: v.shape for k, v in small.state_dict().items()} == {k: v.shape for k, v in expected.items()}
+
+
+def test_googlenet_that_loses_half_of_every_convolution_has_a_quarter_of_its_weights():
+    small, removable = halved(googlenet)
+    stem, linear, filters = 27 * 192, 1024 * 10, 7904
+    inner = size(googlenet()) - stem - linear - 10 - 3 * filters
+
+    assert removable == filters  # every one there is
+    assert size(small) == inner // 4 + stem // 2 + linear // 2 + 10 + 3 * filters // 2
