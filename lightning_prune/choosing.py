@@ -1,6 +1,5 @@
 """From what competes and how important it is to masks."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -8,7 +7,7 @@ from torch import Tensor
 
 from lightning_prune.criteria.criterion import Criterion
 from lightning_prune.criteria.mix import Mix
-from lightning_prune.masking import prune, prune_each, prune_together
+from lightning_prune.masking import prune, prune_each, prune_together, put_first
 from lightning_prune.pools import Pool, join
 
 Scope = Literal["layer", "global", "erdos_renyi_kernel"]
@@ -55,7 +54,7 @@ def choose(
     """
     if held:
         for pool, own in zip(pools, scores, strict=True):
-            own.masked_fill_(~pool.kept(held), -math.inf)
+            put_first(own, pool.kept(held))
     removable = [pool.removable(own) for pool, own in zip(pools, scores, strict=True)]
     if scope != "global":
         return _masks(pools, prune_each(scores, sparsities, removable, [pool.runs for pool in pools]), held)
@@ -76,7 +75,7 @@ def choose_mixed(
 ) -> dict[str, Tensor]:
     """Return masks that remove what one criterion after the other finds least important; see `choose`."""
     pruned = [
-        prune(pool.matrix(tensors, Criterion.reads), mix, sparsity, gone=~pool.kept(held) if held else None)
+        prune(pool.matrix(tensors, Criterion.reads), mix, sparsity, gone=~pool.kept(held).bool() if held else None)
         for pool, sparsity in zip(pools, sparsities, strict=True)
     ]
     return _masks(pools, pruned, held)

@@ -13,6 +13,9 @@ from lightning_prune.criteria.mix import Mix
 from lightning_prune.errors import InputError
 from lightning_prune.selection import lowest
 
+BLOCK = 2**18
+"""Scores changed together: few enough to stay in a processor's cache."""
+
 Rounding = Literal["floor", "round"]
 
 
@@ -72,6 +75,20 @@ def prune(
     number = min(count(len(units), (1 - criterion.share) * sparsity, rounding), len(rest) - 1)
     pruned[rest[lowest([scores], number)[0]]] = True
     return pruned
+
+
+def put_first(scores: Tensor, kept: Tensor) -> None:
+    """Set, in place, the scores of units that are gone to `-inf`.
+
+    Args:
+        scores: `(n_units,)`, finite.
+        kept: `(n_units,)`, 1 = kept, 0 = gone, of any number format.
+    """
+    # A sum takes half the time of `masked_fill_`, and blocks take no new memory. Twice the largest number is infinite.
+    largest = torch.finfo(scores.dtype).max
+    for own, stays in zip(torch.split(scores, BLOCK), torch.split(kept, BLOCK), strict=True):
+        lack = stays.to(own.dtype) - 1
+        own.add_(lack, alpha=largest).add_(lack, alpha=largest)
 
 
 def prune_each(

@@ -73,10 +73,10 @@ class WeightPool:
         return {self.name: self.granularity.expand(keep, self.shape)}
 
     def kept(self, masks: Mapping[str, Tensor]) -> Tensor:
-        """Return `(n_units,)` bool: the units that masks keep; all where there is no mask."""
+        """Return `(n_units,)`, 1 for the units that masks keep, in their number format; all where there is no mask."""
         if self.name not in masks:
             return torch.ones(self.size, dtype=torch.bool, device=next(iter(masks.values())).device)
-        return self.granularity.units(masks[self.name].expand(self.shape))[:, 0].bool()
+        return self.granularity.units(masks[self.name].expand(self.shape))[:, 0]
 
 
 @dataclass(frozen=True, eq=False)

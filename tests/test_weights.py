@@ -9,7 +9,7 @@ from lightning_prune.errors import InputError
 from lightning_prune.granularities.element import Element
 from lightning_prune.granularities.kernel import Kernel
 from lightning_prune.held_masks import HeldMasks
-from lightning_prune.masking import prune_each, prune_together
+from lightning_prune.masking import prune_each, prune_together, put_first
 from lightning_prune.pools import weight_pools
 from lightning_prune.weights import depthwise_layers, layer_weights, prunable_weights
 
@@ -87,6 +87,18 @@ def test_what_cannot_be_cut_is_told_with_the_reason() -> None:
     assert [pool.name for pool in pools] == ["0.weight"]
     assert list(uncut) == ["2"]
     assert "(2, 3)" in uncut["2"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_what_is_gone_goes_first_and_other_scores_stay_bit_by_bit(dtype: torch.dtype) -> None:
+    scores = torch.randn(1000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    scores[:4] = torch.tensor([0.0, -1e38, 1e38, 1e-38])
+    kept = torch.arange(1000) % 3 > 0
+    wanted = scores.masked_fill(~kept, -torch.inf)
+    for mask in (kept, kept.float()):
+        own = scores.clone()
+        put_first(own, mask)
+        assert torch.equal(own, wanted)
 
 
 def test_runs_lose_the_same_and_what_may_not_go_stays() -> None:
