@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.callbacks.agreement import check_agreement
 from lightning_prune.callbacks.example_input import batch_input, given_input
-from lightning_prune.errors import InputError
+from lightning_prune.callbacks.sharding import refuse_sharding
 from lightning_prune.granularities.granularity import Granularity
 from lightning_prune.held_masks import HeldMasks
 from lightning_prune.tracing import ExampleInput
@@ -80,9 +79,7 @@ class Pruner(Callback, ABC):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot work, find what can be pruned, and hook into the optimizers."""
-        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
-            name = type(trainer.strategy).__name__
-            raise InputError(f"expected a strategy that keeps whole weights on every device, got {name}; use ddp")
+        refuse_sharding(trainer)
         self._found = self._find(pl_module, given_input(pl_module, self.example_input))
         if self._loaded is not None:
             self._hold(trainer, pl_module, self._loaded)

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from lightning_prune.callbacks.sharding import refuse_sharding
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel
 from lightning_prune.granularities.granularity import Granularity
@@ -90,9 +90,7 @@ class Regularization(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the weights and add the penalty to the module's loss."""
-        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
-            name = type(trainer.strategy).__name__
-            raise InputError(f"expected a strategy that keeps whole weights on every device, got {name}; use ddp")
+        refuse_sharding(trainer)
         self._weights = self._find_weights(pl_module)
         if self._weights:
             self._term = add_term(pl_module, self._penalize)
