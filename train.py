@@ -96,6 +96,8 @@ def settled(cfg: DictConfig) -> DictConfig:
                 f"expected nothing beside resume={cfg.resume}, got {' '.join(extra)}; a run is resumed as it was"
             )
         cfg = OmegaConf.load(file)  # type: ignore[assignment]
+    elif os.environ.get("LOCAL_RANK", "0") != "0":
+        return OmegaConf.load(file)  # type: ignore[return-value]  # another process of a run that the first has begun
     elif file.exists():
         raise InputError(
             f"expected a new folder for a new run, got {os.path.relpath(folder)}, which holds one; go on with it by "

@@ -251,6 +251,16 @@ def test_help_lists_the_groups(tmp_path: Path) -> None:
     assert "sparsity: 0.4" in result.stdout
 
 
+def test_two_processes_make_one_run(tmp_path: Path) -> None:
+    together = ["trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp"]
+    result = run("strategy=gmp", "logger=csv", *together, *SHORT, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    folder = the(tmp_path.glob("outputs/*/*"))
+    assert [row.name for row in read_summary(folder / "summary.json").rows] == ["masked", "slim"]
+    again = run("strategy=gmp", f"hydra.run.dir={folder}", cwd=tmp_path)
+    assert "expected a new folder for a new run" in again.stderr
+
+
 def test_tensorboard_logger(tmp_path: Path) -> None:
     result = run("strategy=none", "logger=tensorboard", *SHORT, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
