@@ -122,21 +122,23 @@ def prune_each(
     return result
 
 
-def least(sizes: Sequence[int], sparsity: float, floor: float) -> list[int]:
+def least(sizes: Sequence[int], free: Sequence[int], sparsity: float, floor: float) -> list[int]:
     """Return how many of its units each layer keeps at least.
 
     Args:
         sizes: Number of units of each layer.
-        sparsity: Fraction of all of them that go, in [0, 1).
+        free: Number of units that may go in each layer.
+        sparsity: Fraction of all units that go, in [0, 1), as far as they may.
         floor: Fraction of its units that every layer keeps, in [0, 1), at least one.
 
     Raises:
         InputError: If that is more than the sparsity leaves.
     """
     kept = [max(1, math.ceil(floor * size - 1e-9)) for size in sizes]
-    if count(sum(sizes), sparsity) > sum(sizes) - sum(kept):
+    room = sum(min(may_go, size - stay) for may_go, size, stay in zip(free, sizes, kept, strict=True))
+    if min(count(sum(sizes), sparsity), sum(free)) > room:
         raise InputError(
-            f"expected sparsity of at most {1 - sum(kept) / sum(sizes):.4f}, so that every layer keeps a fraction "
+            f"expected sparsity of at most {room / sum(sizes):.4f}, so that every layer keeps a fraction "
             f"floor={floor} of its units, got {sparsity:.4f}; lower the sparsity or the floor"
         )
     return kept
@@ -160,20 +162,15 @@ def prune_together(
         InputError: If the layers would have to keep more than the sparsity leaves.
     """
     layers = [
-        layer if free is None else layer.masked_fill(~free, math.inf)
-        for layer, free in zip(scores, removable, strict=True)
+        layer if may_go is None else layer.masked_fill(~may_go, math.inf)
+        for layer, may_go in zip(scores, removable, strict=True)
     ]
-    smallest = [max(1, math.ceil(floor * len(layer) - 1e-9)) for layer in layers]
-    free_units = [
-        len(layer) if free is None else int(free.sum()) for layer, free in zip(layers, removable, strict=True)
+    sizes = [len(layer) for layer in layers]
+    free = [
+        size if may_go is None else int(may_go.count_nonzero()) for size, may_go in zip(sizes, removable, strict=True)
     ]
-    room = sum(min(f, len(layer) - kept) for f, layer, kept in zip(free_units, layers, smallest, strict=True))
-    number = min(count(sum(map(len, layers)), sparsity), sum(free_units))
-    if number > room:
-        raise InputError(
-            f"expected sparsity of at most {room / sum(map(len, layers)):.4f}, so that every layer keeps a fraction "
-            f"floor={floor} of its units, got {sparsity:.4f}; lower the sparsity or the floor"
-        )
+    smallest = least(sizes, free, sparsity, floor)
+    number = min(count(sum(sizes), sparsity), sum(free))
     while True:
         pruned = lowest(layers, number)
         short = [i for i, gone in enumerate(pruned) if len(gone) - int(gone.count_nonzero()) < smallest[i]]

@@ -179,7 +179,7 @@ class MagnitudePruning(TimedPruner):
         for target in dict.fromkeys(self._targets):
             if self.scope == "global":
                 sizes = [pool.size for pool, own in zip(self._pools, self._targets, strict=True) if own == target]
-                least(sizes, target, self.floor)
+                least(sizes, sizes, target, self.floor)
             if abs(self.schedule(1.0, target) - target) > 1e-6:
                 raise InputError(
                     f"expected a schedule that reaches sparsity {target} at its end, got {self.schedule!r}, which ends "
