@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_prune.choosing import choose, score
 from lightning_prune.criteria.magnitude import Magnitude
@@ -62,8 +62,53 @@ def extra_bytes(run: Callable[[], object], device: torch.device) -> int:
     return resident("VmHWM") - before
 
 
-def main() -> None:
-    """Run the rounds and print the medians."""
+class Pruned:
+    """A network whose weights are to be chosen from, as a pruner does, and the same weights ready for torch.
+
+    Args:
+        options: Of the command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.sparsity: float = options.sparsity
+        columns = options.weights // options.tensors // 1000
+        layers = [nn.Linear(columns, 1000, bias=False, device=options.device) for _ in range(options.tensors)]
+        self.network = nn.Sequential(*layers)
+        self.weights = {name: weight.detach() for name, weight in self.network.named_parameters()}
+        self.pools = weight_pools(self.network, Element())[0]
+        self.row = torch.cat([weight.reshape(-1) for weight in self.weights.values()]).abs_()
+        self.number = round(self.sparsity * len(self.row))
+        first, self.held = self.first_choice(self.sparsity), self.first_choice(self.sparsity / 2)
+        self.half = self.held.masks
+        self.check(first.masks)
+
+    def choose(self, sparsity: float, held: HeldMasks | None = None) -> dict[str, Tensor]:
+        """Return masks that remove the smallest weights, those first that masks in force remove."""
+        scores, factors = score(self.pools, Magnitude(), self.weights), None if held is None else held.factors
+        return choose(self.pools, scores, [sparsity] * len(self.pools), "global", 0.01, factors)
+
+    def first_choice(self, sparsity: float) -> HeldMasks:
+        """Return the masks of a first choice, held."""
+        chosen = self.choose(sparsity)  # a pruner has them until they are held
+        return HeldMasks(self.network, chosen)
+
+    def later_choice(self) -> None:
+        """Go on from the masks in force."""
+        self.held.replace(self.choose(self.sparsity, self.held))
+
+    def go_back(self) -> None:
+        """Put the masks of half the sparsity in force again."""
+        self.held.replace(self.half)
+
+    def check(self, masks: dict[str, Tensor]) -> None:
+        """Hold a choice against torch.kthvalue."""
+        threshold = self.row.kthvalue(self.number).values
+        assert sum(int(mask.count_nonzero()) for mask in masks.values()) == len(self.row) - self.number
+        assert all(bool((self.weights[name][~mask].abs() <= threshold).all()) for name, mask in masks.items())
+
+
+def parsed() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=int, default=100_000_000, help="of all tensors together")
     parser.add_argument("--tensors", type=int, default=16)
@@ -72,41 +117,19 @@ def main() -> None:
     parser.add_argument("--sort", action="store_true", help="time torch.sort too, which takes long")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the rounds and print the medians."""
+    options = parsed()
     torch.set_num_threads(options.threads)
-
-    device = options.device
     torch.manual_seed(0)
-    columns = options.weights // options.tensors // 1000
-    layers = [nn.Linear(columns, 1000, bias=False, device=device) for _ in range(options.tensors)]
-    network = nn.Sequential(*layers)
-    weights = {name: weight.detach() for name, weight in network.named_parameters()}
-    pools = weight_pools(network, Element())[0]
-    row = torch.cat([weight.reshape(-1) for weight in weights.values()]).abs_()
-    number = round(options.sparsity * len(row))
-
-    def masks(sparsity: float, held: HeldMasks | None = None) -> HeldMasks:
-        shares, factors = [sparsity] * len(pools), None if held is None else held.factors
-        chosen = choose(pools, score(pools, Magnitude(), weights), shares, "global", 0.01, factors)
-        if held is None:
-            return HeldMasks(network, chosen)
-        held.replace(chosen)
-        return held
-
-    first, later = masks(options.sparsity), masks(options.sparsity / 2)
-    threshold = row.kthvalue(number).values
-    found = first.masks
-    assert sum(int(one.count_nonzero()) for one in found.values()) == len(row) - number
-    assert all(bool((weights[name][~one].abs() <= threshold).all()) for name, one in found.items())
-    half = later.masks
-    del first, found
-
-    def again() -> None:
-        later.replace(half)
-
+    pruned, device = Pruned(options), options.device
+    row, number = pruned.row, pruned.number
     runs: dict[str, Callable[[], object]] = {
-        "first choice": lambda: masks(options.sparsity),
-        "later choice": lambda: masks(options.sparsity, later),
+        "first choice": lambda: pruned.first_choice(options.sparsity),
+        "later choice": pruned.later_choice,
         "torch.kthvalue": lambda: row.kthvalue(number),
     }
     if options.sort:
@@ -114,15 +137,25 @@ def main() -> None:
     times = []
     for _ in range(options.rounds):
         times.append({name: seconds(run, device) for name, run in runs.items()})
-        again()
-    size = len(row) * row.element_size()
+        pruned.go_back()
+    memory = {name: extra_bytes(run, device) / (len(row) * row.element_size()) for name, run in runs.items()}
     print(f"{len(row):,} weights in {options.tensors} tensors, {options.sparsity:.1%} chosen, on {device}")
+    report(times, memory)
+
+
+def report(times: list[dict[str, float]], memory: dict[str, float]) -> None:
+    """Print medians and ratios.
+
+    Args:
+        times: Seconds of each run in each round.
+        memory: Memory of each run, in that of the weights.
+    """
     print(f"{'':>14}  {'seconds':>8}  {'extra memory / weights':>22}")
-    for name, run in runs.items():
+    for name, extra in memory.items():
         taken = statistics.median(one[name] for one in times)
-        print(f"{name:>14}  {taken:8.4f}  {extra_bytes(run, device) / size:22.2f}")
+        print(f"{name:>14}  {taken:8.4f}  {extra:22.2f}")
     for name in ("first choice", "later choice"):
-        for other in list(runs)[2:]:
+        for other in list(memory)[2:]:
             ratios = sorted(one[name] / one[other] for one in times)
             print(f"{name} / {other}: {statistics.median(ratios):.3f} (from {ratios[0]:.3f} to {ratios[-1]:.3f})")
 

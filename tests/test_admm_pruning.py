@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from quiet_trainer import quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -212,16 +213,7 @@ def data(batch_size: int = 8) -> DataLoader:
 
 def fit(module: LightningModule, *callbacks: Callback, epochs: int = 4, batch_size: int = 8, **options: Any) -> Trainer:
     resume = options.pop("ckpt_path", None)
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
+    trainer = quiet_trainer(*callbacks, max_epochs=epochs, **options)
     trainer.fit(module, data(batch_size), ckpt_path=resume, weights_only=True)
     return trainer
 

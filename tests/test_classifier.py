@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from quiet_trainer import quiet_trainer
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,15 +23,6 @@ pytestmark = [
     # Lightning 2.6 under torch 2.13.
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
 ]
-
-quiet = partial(
-    Trainer,
-    accelerator="cpu",
-    logger=False,
-    enable_checkpointing=False,
-    enable_progress_bar=False,
-    enable_model_summary=False,
-)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +52,7 @@ def test_digits_are_learned_with_the_defaults_and_the_checkpoint_is_plain_weight
     torch.manual_seed(0)
     train, val = digits
     module, saver = ImageClassifier(digits_resnet(), 10), ModelCheckpoint(tmp_path, filename="end")
-    trainer = quiet(max_epochs=5, callbacks=[saver], enable_checkpointing=True)
+    trainer = quiet_trainer(saver, max_epochs=5)
     trainer.fit(module, DataLoader(train, 64, shuffle=True), DataLoader(val, 128))
 
     checkpoint = torch.load(tmp_path / "end.ckpt", weights_only=True)
@@ -75,7 +67,7 @@ def test_digits_are_learned_with_the_defaults_and_the_checkpoint_is_plain_weight
 
 
 def test_losses_and_accuracies_are_means_over_samples(batches):
-    module, trainer = small(), quiet(max_epochs=1)
+    module, trainer = small(), quiet_trainer(max_epochs=1)
     with torch.no_grad():
         images, labels = batches.dataset.tensors
         logits = module(images)
@@ -104,7 +96,7 @@ def test_training_follows_a_plain_loop_and_logs_the_last_epoch(batches, epochs):
             optimizer.step()
             loss += F.cross_entropy(logits, labels).item() * len(labels) / 9
             right += (logits.argmax(1) == labels).sum().item()
-    trainer = quiet(max_epochs=epochs)
+    trainer = quiet_trainer(max_epochs=epochs)
     trainer.fit(module, batches, batches)
 
     for ours, theirs in zip(module.parameters(), reference.parameters(), strict=True):
@@ -117,7 +109,7 @@ def test_training_follows_a_plain_loop_and_logs_the_last_epoch(batches, epochs):
 
 def test_predict_returns_logits_and_labels(batches):
     module = small()
-    outputs = quiet().predict(module, batches)
+    outputs = quiet_trainer().predict(module, batches)
     logits, labels = (torch.cat(parts) for parts in zip(*outputs, strict=True))
 
     assert torch.equal(labels, batches.dataset.tensors[1])
@@ -127,7 +119,7 @@ def test_predict_returns_logits_and_labels(batches):
 def rates(max_epochs: int, epochs: int) -> list[float]:
     """Return the learning rate of each epoch under the default recipe."""
     module = small()
-    module.trainer = quiet(max_epochs=max_epochs)
+    module.trainer = quiet_trainer(max_epochs=max_epochs)
     configured = module.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]
     seen = []
@@ -140,7 +132,7 @@ def rates(max_epochs: int, epochs: int) -> list[float]:
 
 def test_default_recipe_is_that_of_the_filter_pruning_papers():
     module = small()
-    module.trainer = quiet(max_epochs=200)
+    module.trainer = quiet_trainer(max_epochs=200)
     optimizer = module.configure_optimizers()["optimizer"]
     group = optimizer.param_groups[0]
 
@@ -158,7 +150,7 @@ def test_default_schedule_survives_short_and_endless_runs(max_epochs, expected):
 
 
 def test_run_limited_by_steps_trains(batches):
-    trainer = quiet(max_epochs=-1, max_steps=7)
+    trainer = quiet_trainer(max_epochs=-1, max_steps=7)
     trainer.fit(small(), batches, batches)
 
     assert trainer.global_step == 7
@@ -166,7 +158,7 @@ def test_run_limited_by_steps_trains(batches):
 
 def test_given_optimizer_and_scheduler_are_used_as_they_are(batches):
     optimizer, scheduler = partial(Adam, lr=0.01), partial(ExponentialLR, gamma=0.5)
-    module, trainer = small(optimizer=optimizer, scheduler=scheduler), quiet(max_epochs=3)
+    module, trainer = small(optimizer=optimizer, scheduler=scheduler), quiet_trainer(max_epochs=3)
     trainer.fit(module, batches, batches)
 
     assert module.optimizer is optimizer
@@ -205,7 +197,7 @@ class Watch(Callback):
 
 def test_training_step_never_waits_for_the_device(batches):
     watch = Watch()
-    quiet(max_epochs=1, callbacks=[watch]).fit(small(), batches, batches)
+    quiet_trainer(watch, max_epochs=1).fit(small(), batches, batches)
 
     assert watch.mode.operators > 30
     assert watch.mode.waited == []

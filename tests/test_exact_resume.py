@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger
+from quiet_trainer import quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
@@ -175,15 +176,9 @@ def fit(
     seed_everything(seed, verbose=False)
     module, rows = Module(workers, plateau, asks), Rows()
     checkpoints = ModelCheckpoint(folder, "last", enable_version_counter=False, **saving)
-    trainer = Trainer(
-        **{"max_epochs": EPOCHS, **options},
-        callbacks=[Stopping(stop, rows, folder / "final.ckpt"), *([ExactResume()] if exact else []), checkpoints],
-        logger=rows,
-        log_every_n_steps=1,
-        accelerator="cpu",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    callbacks = [Stopping(stop, rows, folder / "final.ckpt"), *([ExactResume()] if exact else []), checkpoints]
+    settings = {"max_epochs": EPOCHS, "log_every_n_steps": 1, **options}
+    trainer = quiet_trainer(*callbacks, logger=rows, **settings)
     try:
         trainer.fit(module, ckpt_path=folder / "last.ckpt" if resume else None, weights_only=True)
     except SystemExit:
@@ -311,9 +306,7 @@ def test_loaders_that_keep_their_place_do_so_when_a_module_asks_for_the_length(t
         torch.manual_seed(0)
         module = Asking(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), 10)
         saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=4, save_top_k=-1)
-        settings = {"max_epochs": 2, "limit_train_batches": 6, "logger": False, "accelerator": "cpu"}
-        trainer = Trainer(callbacks=[*callbacks, saving], enable_progress_bar=False, **settings)
-        trainer.fit(module, datamodule=digits(), **options)
+        quiet_trainer(*callbacks, saving, limit_train_batches=6).fit(module, datamodule=digits(), **options)
         return module
 
     whole = run(ExactResume())

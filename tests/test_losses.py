@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
+from quiet_trainer import quiet_trainer
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn import functional as F
@@ -115,16 +116,7 @@ def data() -> TensorDataset:
 
 
 def fit(module: Any, *callbacks: Callback, **options: Any) -> dict[str, Tensor]:
-    settings = {"max_epochs": 2, "accelerator": "cpu", "devices": 1} | options
-    trainer = Trainer(
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **settings,
-    )
-    trainer.fit(module, DataLoader(data(), batch_size=8))
+    quiet_trainer(*callbacks, **options).fit(module, DataLoader(data(), batch_size=8))
     return {name.replace("_orig_mod.", ""): tensor.clone() for name, tensor in module.state_dict().items()}
 
 

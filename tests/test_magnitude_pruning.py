@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
+from quiet_trainer import quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import prune as torch_prune
@@ -80,23 +81,10 @@ def data() -> DataLoader[Any]:
     return DataLoader(TensorDataset(images, torch.randint(4, (len(images),), generator=generator)), batch_size=4)
 
 
-def trainer(*callbacks: Callback, epochs: int = 2, **settings: Any) -> Trainer:
-    return Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **settings,
-    )
-
-
 def fitted(*callbacks: Callback, module: LightningModule | None = None, **settings: Any) -> LightningModule:
     torch.manual_seed(0)
     module = module or Net()
-    trainer(*callbacks, **settings).fit(module, data())
+    quiet_trainer(*callbacks, **settings).fit(module, data())
     return module
 
 
@@ -197,7 +185,9 @@ def pruned_at_once(granularity: Any = None, **options: Any) -> tuple[LightningMo
     module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.0)  # type: ignore[method-assign]
     before = copy.deepcopy(module)
     options = {"begin": 0, "end": 0, "skip": (), **options}
-    trainer(MagnitudePruning(granularity=granularity, **options), epochs=1, limit_train_batches=1).fit(module, data())
+    quiet_trainer(MagnitudePruning(granularity=granularity, **options), max_epochs=1, limit_train_batches=1).fit(
+        module, data()
+    )
     return before, module
 
 
@@ -280,7 +270,7 @@ def test_patterns_and_kernels_combine() -> None:
 
 
 def test_filters_and_weights_combine() -> None:
-    module = fitted(SoftFilterPruning(0.5), MagnitudePruning(0.8, begin=2, end=8), epochs=4)
+    module = fitted(SoftFilterPruning(0.5), MagnitudePruning(0.8, begin=2, end=8), max_epochs=4)
     small = slim(module, torch.randn(2, 3, 8, 8))
     assert small.middle.out_channels == 8
     assert (module.middle.weight == 0).float().mean() > 0.8
@@ -372,7 +362,7 @@ def test_taylor_averages_the_last_steps_and_remembers() -> None:
         MagnitudePruning(0.5, criterion=Taylor(), begin=4, end=8, every=4, gather=3, schedule=Cubic(exponent=1)),
         watch,
         record,
-        epochs=1,
+        max_epochs=1,
     )
     squares = [products["last.weight"].square() for products in watch.products]
     scores = torch.stack(squares[5:8]).mean(0) + 0.9 * torch.stack(squares[1:4]).mean(0)
@@ -384,7 +374,7 @@ def test_taylor_averages_the_last_steps_and_remembers() -> None:
 
 def test_movement_sums_up_the_whole_run() -> None:
     watch, record = Watch(), Record()
-    fitted(MagnitudePruning(0.5, criterion=Movement(), begin=6, end=6, gather=2), watch, record, epochs=1)
+    fitted(MagnitudePruning(0.5, criterion=Movement(), begin=6, end=6, gather=2), watch, record, max_epochs=1)
     scores = -torch.stack([products["last.weight"] for products in watch.products[:6]]).sum(0).reshape(-1)
     wanted = torch.zeros(len(scores), dtype=torch.bool)
     wanted[scores.argsort(stable=True)[: len(scores) // 2]] = True
@@ -396,7 +386,7 @@ def test_the_gate_form_reads_the_norm_where_there_is_one() -> None:
     callback = MagnitudePruning(
         0.5, granularity=Channel(), criterion=GateTaylor(), begin=2, end=2, gather=1, skip=(), schedule=OneShot()
     )
-    fitted(callback, watch, record, epochs=1)
+    fitted(callback, watch, record, max_epochs=1)
     products = watch.products[1]
     with_norm = (products["norm.weight"] + products["norm.bias"]).square()
     without = (products["last.weight"].sum((1, 2, 3)) + products["last.bias"]).square()
@@ -416,7 +406,7 @@ def test_activations_are_those_behind_the_activation_function_in_eval_mode() -> 
         0.5, granularity=Channel(), criterion=APoZ(), begin=1, end=1, gather=1, skip=(), example_input=batches[0]
     )
     untouched = copy.deepcopy(module).eval()
-    trainer(callback, record, epochs=1).fit(module, data())
+    quiet_trainer(callback, record, max_epochs=1).fit(module, data())
     with torch.no_grad():
         maps = F.relu(untouched.middle(F.relu(untouched.norm(untouched.stem(batches[0])))))
     active = (maps != 0).double().mean((0, 2, 3))
@@ -494,7 +484,7 @@ def test_the_learning_rate_alone_goes_back() -> None:
     callback = MagnitudePruning(
         0.5, schedule=Iterative(2), begin=15, end=25, every=10, rewind="learning_rate", rewind_to=1
     )
-    fitted(callback, record, epochs=4)
+    fitted(callback, record, max_epochs=4)
     rates = [0.05] * 9 + [0.045] * 5 + [0.05] * 5 + [0.045] * 5 + [0.05] * 5
     assert record.rates[:29] == pytest.approx(rates)
     changed = (record.weights[14]["middle.bias"] - record.weights[0]["middle.bias"]).abs().max()
@@ -522,11 +512,11 @@ def test_the_learning_rate_alone_goes_back() -> None:
 def test_a_run_resumes_within_a_window_to_the_same_bits(options: dict[str, Any], tmp_path: Path) -> None:
     # The checkpoint after 20 of 40 steps falls within the gathering before the choice at step 24.
     options = {"sparsity": 0.6, "begin": 12, "end": 36, "every": 12, **options}
-    whole = fitted(MagnitudePruning(**options), epochs=4)
+    whole = fitted(MagnitudePruning(**options), max_epochs=4)
     checkpoint = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1)
-    fitted(MagnitudePruning(**options), checkpoint, epochs=4)
+    fitted(MagnitudePruning(**options), checkpoint, max_epochs=4)
     module = Net()
-    trainer(MagnitudePruning(**options), ModelCheckpoint(tmp_path), epochs=4).fit(
+    quiet_trainer(MagnitudePruning(**options), ModelCheckpoint(tmp_path), max_epochs=4).fit(
         module, data(), ckpt_path=tmp_path / "step=20.ckpt", weights_only=True
     )
     for name, tensor in whole.state_dict().items():
@@ -539,12 +529,18 @@ def test_two_prunings_in_one_run_keep_their_states_apart() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_processes_that_disagree_fail_loudly() -> None:
-    trainer(Disagree(), devices=2, strategy="ddp_spawn", epochs=1, limit_train_batches=1).fit(Net(), data())
+def test_processes_that_disagree_fail_loudly(tmp_path: Path) -> None:
+    quiet_trainer(Disagree(tmp_path), devices=2, strategy="ddp_spawn", max_epochs=1, limit_train_batches=1).fit(
+        Net(), data()
+    )
+    assert {file.name for file in tmp_path.iterdir()} == {"0", "1"}
 
 
 class Disagree(Callback):
-    """Compare masks that are the same in both processes, then masks that differ."""
+    """Compare masks that are the same in both processes, then masks that differ; a file says which process is told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         masks = {"a": torch.tensor([True, False]), "b": torch.ones(3, dtype=torch.bool)}
@@ -552,6 +548,7 @@ class Disagree(Callback):
         masks["b"] = torch.tensor([True, True, trainer.global_rank == 0])
         with pytest.raises(RuntimeError, match="got different ones of b"):
             check_agreement(trainer, masks)
+        (self.folder / str(trainer.global_rank)).touch()
 
 
 # What is refused ------------------------------------------------------------------------------------------------------
@@ -562,7 +559,7 @@ def test_a_further_fit_goes_on_with_the_masks() -> None:
         callback, record = MagnitudePruning(0.8), Record()
         module = fitted(callback)
         gone = module.last.weight == 0
-        fit = trainer(callback, record, epochs=2)
+        fit = quiet_trainer(callback, record, max_epochs=2)
         if same:
             fit.fit(module, data())
             fit.fit_loop.max_epochs = 4
@@ -570,7 +567,7 @@ def test_a_further_fit_goes_on_with_the_masks() -> None:
         assert callback.is_final
         assert all(torch.equal(weights["last.weight"] == 0, gone) for weights in record.weights)
         other = Net()
-        trainer(callback, epochs=2, limit_train_batches=1, fast_dev_run=True).fit(other, data())
+        quiet_trainer(callback, max_epochs=2, limit_train_batches=1, fast_dev_run=True).fit(other, data())
         assert (other.last.weight != 0).any()  # masks of one module are not those of another
 
 
@@ -581,7 +578,9 @@ def test_layers_that_no_longer_compete_stay_pruned(tmp_path: Path) -> None:
     gone = module.stem.weight == 0
     again = Net()
     callback = MagnitudePruning(0.8, begin=25, end=30)
-    trainer(callback, checkpoint, epochs=4).fit(again, data(), ckpt_path=tmp_path / "first.ckpt", weights_only=True)
+    quiet_trainer(callback, checkpoint, max_epochs=4).fit(
+        again, data(), ckpt_path=tmp_path / "first.ckpt", weights_only=True
+    )
     assert torch.equal(again.stem.weight == 0, gone)
 
 
@@ -597,13 +596,13 @@ def test_averaged_weights_meet_the_masks_before_batch_norm_does() -> None:
 
     check = Check()
     averaging = StochasticWeightAveraging(5e-2, swa_epoch_start=0.2)
-    fitted(MagnitudePruning(0.9, end=0.5), averaging, check, epochs=5)
+    fitted(MagnitudePruning(0.9, end=0.5), averaging, check, max_epochs=5)
     assert min(check.sparsities[-BATCHES * 2 :]) == pytest.approx(0.9, abs=1e-3)  # with the epoch for batch norm
 
 
 @pytest.mark.parametrize("criterion", [Magnitude(), Taylor(), Movement()])
 def test_a_run_of_one_step_has_a_beginning_and_an_end(criterion: Any) -> None:
-    module = fitted(MagnitudePruning(0.5, criterion=criterion), epochs=1, limit_train_batches=1)
+    module = fitted(MagnitudePruning(0.5, criterion=criterion), max_epochs=1, limit_train_batches=1)
     assert (module.last.weight == 0).float().mean() == 0.5
     fitted(MagnitudePruning(0.5, criterion=criterion, begin=100, end=200), fast_dev_run=True)
 

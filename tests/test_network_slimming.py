@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from quiet_trainer import quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
@@ -106,15 +107,7 @@ def loader() -> DataLoader:
 
 
 def fit(module: LightningModule, *callbacks: Callback, resume: Path | None = None, **options: Any) -> Trainer:
-    settings: dict[str, Any] = {
-        "max_epochs": 2,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    trainer = Trainer(callbacks=list(callbacks), **(settings | options))
+    trainer = quiet_trainer(*callbacks, **options)
     trainer.fit(module, loader(), ckpt_path=resume, weights_only=True)
     return trainer
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
+from quiet_trainer import quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
@@ -70,16 +71,7 @@ def loader() -> DataLoader:
 
 
 def fit(module: LightningModule, *callbacks: Callback, epochs: int = 2, **options: Any) -> Trainer:
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
+    trainer = quiet_trainer(*callbacks, max_epochs=epochs, **options)
     trainer.fit(module, loader())
     return trainer
 
@@ -177,15 +169,7 @@ def test_group_lasso_finds_the_inputs_that_do_not_matter() -> None:
     inputs = torch.randn(256, 6)
     targets = inputs[:, :2] @ torch.randn(2, 4) + 0.3 * torch.randn(256, 4)
     module = Linear()
-    trainer = Trainer(
-        max_epochs=40,
-        accelerator="cpu",
-        callbacks=[Regularization(0.1, granularity=Channel(dim=1))],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(Regularization(0.1, granularity=Channel(dim=1)), max_epochs=40)
     trainer.fit(module, DataLoader(TensorDataset(inputs, targets), batch_size=64))
     norms = module.fc.weight.detach().norm(dim=0)
     assert norms[:2].min() > 0.3
@@ -249,7 +233,7 @@ def test_the_stored_weight_under_a_parametrization_is_penalized() -> None:
     module = seeded(free=True)
     parametrize.register_parametrization(module.fc, "weight", Half())
     trainer = fit(module, Regularization({"fc": 0.1}, granularity=Element()), epochs=1)
-    stored = module.fc.parametrizations.weight.original  # type: ignore[union-attr, index]
+    stored = module.fc.parametrizations.weight.original  # type: ignore[union-attr]
     assert float(trainer.callback_metrics["train/penalty"]) == pytest.approx(0.1 * stored.detach().abs().sum().item())
 
 

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.plugins.precision import MixedPrecision
+from quiet_trainer import quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -64,17 +65,8 @@ def loader(seed: int = 0) -> DataLoader:
 
 
 def fit(module: LightningModule, *callbacks: Callback, epochs: int = 4, **options: Any) -> Trainer:
-    settings = {
-        "max_epochs": epochs,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
     resume = options.pop("ckpt_path", None)
-    trainer = Trainer(callbacks=list(callbacks), **(settings | options))
+    trainer = quiet_trainer(*callbacks, max_epochs=epochs, num_sanity_val_steps=0, **options)
     trainer.fit(module, loader(), loader(1), ckpt_path=resume, weights_only=True)
     return trainer
 
@@ -428,16 +420,7 @@ def test_module_that_takes_a_dictionary() -> None:
     torch.manual_seed(0)
     model = Dictionary()
     data = [{"label": label, "image": image} for image, label in loader().dataset]
-    trainer = Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[SoftFilterPruning(0.4)],
-    )
+    trainer = quiet_trainer(SoftFilterPruning(0.4), limit_val_batches=0)
     trainer.fit(model, DataLoader(data, batch_size=8))  # type: ignore[arg-type]
     assert counts(zero_filters(model)) == [6, 8, 6, 4]
 
@@ -507,9 +490,7 @@ def test_forward_with_two_inputs_and_a_monitor_beside() -> None:
     torch.manual_seed(0)
     model = Two()
     data = DataLoader(TensorDataset(torch.randn(16, 3, 8, 8), torch.rand(16), torch.zeros(16)), batch_size=8)
-    settings: dict[str, Any] = {"max_epochs": 2, "logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
-    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
-    Trainer(callbacks=[SoftFilterPruning(0.4), SparsityMonitor()], **settings, **quiet).fit(model, data, data)
+    quiet_trainer(SoftFilterPruning(0.4), SparsityMonitor()).fit(model, data, data)
     assert counts(zero_filters(model)) == [6, 8, 6, 4]
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from quiet_trainer import quiet_trainer
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.utils.data import DataLoader
@@ -37,15 +38,7 @@ class Zero(Callback):
 
 
 def test_metrics_are_counted_in_the_weights() -> None:
-    trainer = Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        callbacks=[Zero(), SparsityMonitor()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(Zero(), SparsityMonitor(), max_epochs=1)
     trainer.fit(Net(), DataLoader(torch.randn(5, 1, 6, 6), batch_size=5))
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert metrics["sparsity/first"] == 18 / 36
@@ -66,15 +59,7 @@ def test_progress_bar_shows_the_total() -> None:
             self.shown = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
 
     bar = Bar()
-    trainer = Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        callbacks=[SparsityMonitor(), bar],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(SparsityMonitor(), bar, max_epochs=1)
     trainer.fit(Net(), DataLoader(torch.randn(5, 1, 6, 6), batch_size=5))
     assert set(bar.shown) == {"sparsity/total"}
 
@@ -105,15 +90,7 @@ def test_weights_of_every_kind_of_layer_count_trained_or_not() -> None:
                 pl_module.get_parameter("attention.in_proj_weight")[:2] = 0
                 pl_module.get_parameter("out.weight")[0] = 0
 
-    trainer = Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        callbacks=[ZeroMixed(), SparsityMonitor()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(ZeroMixed(), SparsityMonitor(), max_epochs=1)
     trainer.fit(Mixed(), DataLoader(torch.randn(5, 1, 6, 6), batch_size=5))
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("sparsity/")}
     assert metrics.pop("sparsity/total") == pytest.approx((18 + 1 + 6 + 4 + 2) / (36 + 8 + 24 + 36 + 12 + 4 + 6))

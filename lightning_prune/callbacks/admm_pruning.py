@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -11,16 +11,7 @@ from torch import Tensor, nn
 
 from lightning_prune.admm import SparseSet, Split, residual
 from lightning_prune.callbacks.agreement import check_agreement
-from lightning_prune.callbacks.arguments import fraction, instance, one_of
-from lightning_prune.callbacks.targets import (
-    Skip,
-    Sparsity,
-    Uncut,
-    checked_skip,
-    find_pools,
-    settled,
-    shares,
-)
+from lightning_prune.callbacks.targets import Goal, Skip, Sparsity, Uncut
 from lightning_prune.callbacks.timed_pruner import TimedPruner
 from lightning_prune.callbacks.timeline import Moment
 from lightning_prune.choosing import Scope
@@ -97,8 +88,8 @@ class ADMMPruning(TimedPruner):
         uncut: Uncut = "skip",
         example_input: ExampleInput | None = None,
     ) -> None:
-        granularity = instance("granularity", Granularity, Element() if granularity is None else granularity)
-        self.sparsity = settled(sparsity, granularity)
+        granularity = Element() if granularity is None else granularity
+        self.goal = Goal(granularity, sparsity, scope, floor, skip, uncut)
         self.connectivity = None if connectivity is None else check_sparsity(connectivity, "connectivity")
         self.per_filter = per_filter
         self.mine = mine
@@ -109,12 +100,6 @@ class ADMMPruning(TimedPruner):
         self.rho, self.rho_max = _factor("rho", rho), _factor("rho_max", rho_max)
         if rho_max < rho:
             raise InputError(f"expected rho_max of at least rho={rho}, got {rho_max}")
-        self.scope = one_of("scope", scope, get_args(Scope))
-        if isinstance(self.sparsity, Mapping) and scope == "erdos_renyi_kernel":
-            raise InputError("expected one sparsity for scope='erdos_renyi_kernel', which gives each layer its own")
-        self.floor = fraction("floor", floor)
-        self.skip = checked_skip(skip)
-        self.uncut = one_of("uncut", uncut, get_args(Uncut))
         super().__init__(granularity, example_input, begin, end, every)
 
     def _forget(self) -> None:
@@ -176,15 +161,16 @@ class ADMMPruning(TimedPruner):
         self._enter_loss(pl_module, lambda loss: self._penalize(pl_module))
 
     def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
-        pools = find_pools(pl_module, arguments, self.granularity, self.skip, self.uncut)
-        if pools is None:
+        found = self.goal.find(pl_module, arguments)
+        if found is None:
             return False
-        self._sets = [_sparse_set(pools, shares(pools, self.sparsity, self.scope), self.scope, self.floor)]
+        self._sets = [SparseSet(list(found), list(found.values()), self.goal.scope, self.goal.floor)]
         if self._mined is not None:
             self._take(self._mined)
         if self.connectivity is not None:
-            links = find_pools(pl_module, None, Kernel(self.per_filter), ("first", *self.skip)) or []
-            self._sets.append(_sparse_set(links, [self.connectivity] * len(links)))
+            kernels = Goal(Kernel(self.per_filter), self.connectivity, skip=("first", *self.goal.skip))
+            links = kernels.find(pl_module, None) or {}
+            self._sets.append(SparseSet(list(links), list(links.values())))
         return True
 
     @property
@@ -241,12 +227,6 @@ def _factor(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise InputError(f"expected {name} to be a number greater than 0, got {value!r}")
     return float(value)
-
-
-def _sparse_set(pools: list[Pool], wanted: list[float], scope: Scope = "layer", floor: float = 0.0) -> SparseSet:
-    """Return the set of what is to lose anything at all."""
-    kept = [(pool, sparsity) for pool, sparsity in zip(pools, wanted, strict=True) if sparsity > 0]
-    return SparseSet([pool for pool, _ in kept], [sparsity for _, sparsity in kept], scope, floor)
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

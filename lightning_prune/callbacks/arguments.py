@@ -1,5 +1,6 @@
 """Checks of what is handed to a callback's constructor."""
 
+import math
 from typing import Any
 
 from lightning_prune.errors import InputError
@@ -28,17 +29,6 @@ def instance(name: str, kind: Any, value: Any) -> Any:
     return value
 
 
-def fraction(name: str, value: float) -> float:
-    """Return `value` if it is a number in [0, 1).
-
-    Raises:
-        InputError: If it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise InputError(f"expected {name} in [0, 1), got {value!r}")
-    return float(value)
-
-
 def positive(name: str, value: int) -> int:
     """Return `value` if it is a whole number of at least 1.
 
@@ -48,3 +38,14 @@ def positive(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"expected {name} to be a whole number of at least 1, got {value!r}")
     return value
+
+
+def at_least_zero(name: str, value: float) -> float:
+    """Return `value` if it is a finite number of at least 0.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise InputError(f"expected {name} to be a number of at least 0, got {value!r}")
+    return float(value)

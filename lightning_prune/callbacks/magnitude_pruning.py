@@ -9,18 +9,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_prune.callbacks.arguments import fraction, instance, one_of, positive
+from lightning_prune.callbacks.arguments import instance, one_of, positive
 from lightning_prune.callbacks.gathering import Gathering
 from lightning_prune.callbacks.rewinding import Rewind, rewind, snapshot
-from lightning_prune.callbacks.targets import (
-    Skip,
-    Sparsity,
-    Uncut,
-    checked_skip,
-    find_pools,
-    settled,
-    shares,
-)
+from lightning_prune.callbacks.targets import Goal, Skip, Sparsity, Uncut
 from lightning_prune.callbacks.timed_pruner import TimedPruner
 from lightning_prune.callbacks.timeline import Moment, check_moment, in_steps
 from lightning_prune.choosing import Scope, choose, choose_mixed, score
@@ -95,21 +87,15 @@ class MagnitudePruning(TimedPruner):
         rewind_to: Moment = 0,
         example_input: ExampleInput | None = None,
     ) -> None:
-        granularity = instance("granularity", Granularity, Element() if granularity is None else granularity)
+        granularity = Element() if granularity is None else granularity
+        self.goal = Goal(granularity, sparsity, scope, floor, skip, uncut)
         self.criterion = instance("criterion", Criterion | Mix, Magnitude() if criterion is None else criterion)
         self.schedule = Cubic() if schedule is None else schedule
         if not callable(self.schedule):
             raise InputError(f"expected schedule to be a function such as Cubic(), got {schedule!r}")
-        self.sparsity = settled(sparsity, granularity)
-        self.scope = one_of("scope", scope, get_args(Scope))
-        if isinstance(self.sparsity, dict) and scope == "erdos_renyi_kernel":
-            raise InputError("expected one sparsity for scope='erdos_renyi_kernel', which gives each layer its own")
         if isinstance(self.criterion, Mix) and scope == "global":
             raise InputError("expected scope='layer' for Mix, whose second criterion scores what is left of a layer")
-        self.floor = fraction("floor", floor)
         self.rewind_to = check_moment(rewind_to, "rewind_to")
-        self.skip = checked_skip(skip)
-        self.uncut = one_of("uncut", uncut, get_args(Uncut))
         self.soft = instance("soft", bool, soft)
         self.gather = positive("gather", gather)
         self.rewind = None if rewind is None else one_of("rewind", rewind, get_args(Rewind))
@@ -170,16 +156,14 @@ class MagnitudePruning(TimedPruner):
             self._enter_loss(pl_module, lambda loss: self._look_at_loss(trainer, pl_module, loss))
 
     def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
-        pools = find_pools(pl_module, arguments, self.granularity, self.skip, self.uncut)
-        if pools is None:
+        found = self.goal.find(pl_module, arguments)
+        if found is None:
             return False
-        wanted = shares(pools, self.sparsity, self.scope)
-        self._pools = [pool for pool, target in zip(pools, wanted, strict=True) if target > 0]
-        self._targets = [target for target in wanted if target > 0]
+        self._pools, self._targets = list(found), list(found.values())
         for target in dict.fromkeys(self._targets):
-            if self.scope == "global":
-                sizes = [pool.size for pool, own in zip(self._pools, self._targets, strict=True) if own == target]
-                least(sizes, sizes, target, self.floor)
+            if self.goal.scope == "global":
+                sizes = [pool.size for pool, own in found.items() if own == target]
+                least(sizes, sizes, target, self.goal.floor)
             if abs(self.schedule(1.0, target) - target) > 1e-6:
                 raise InputError(
                     f"expected a schedule that reaches sparsity {target} at its end, got {self.schedule!r}, which ends "
@@ -243,7 +227,7 @@ class MagnitudePruning(TimedPruner):
         if self.is_final:
             self._check_rate(trainer)
             if masks and all(bool(mask.all()) for mask in masks.values()):
-                rank_zero_warn(f"Sparsity {self.sparsity} is less than one unit of any layer: nothing is pruned.")
+                rank_zero_warn(f"Sparsity {self.goal.sparsity} is less than one unit of any layer: nothing is pruned.")
 
     @torch.no_grad()
     def _choose(self, trainer: Trainer, pl_module: LightningModule, progress: float) -> dict[str, Tensor]:
@@ -257,7 +241,7 @@ class MagnitudePruning(TimedPruner):
             scores = self._gathering.take(trainer)
         else:
             scores = score(self._pools, self.criterion, tensors)
-        return choose(self._pools, scores, sparsities, self.scope, self.floor, held)
+        return choose(self._pools, scores, sparsities, self.goal.scope, self.goal.floor, held)
 
     def _check_rate(self, trainer: Trainer) -> None:
         """Warn if the learning rate has fallen too far for the model to recover from the last choice."""

@@ -1,7 +1,6 @@
 """Network slimming: batch-norm scales that an L1 penalty makes small tell which channels to remove."""
 
 import logging
-import math
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from lightning_prune.callbacks.arguments import fraction
+from lightning_prune.callbacks.arguments import at_least_zero
 from lightning_prune.callbacks.targets import Sparsity, checked, targets
 from lightning_prune.callbacks.timed_pruner import TimedPruner
 from lightning_prune.callbacks.timeline import Moment
@@ -18,6 +17,7 @@ from lightning_prune.choosing import choose, score
 from lightning_prune.criteria.batch_norm_scale import BatchNormScale
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel, Residual
+from lightning_prune.masking import check_sparsity
 from lightning_prune.pools import ChannelPool, Pool, channel_pools
 from lightning_prune.tracing import ExampleInput
 
@@ -78,14 +78,11 @@ class NetworkSlimming(TimedPruner):
         floor: float = 0.01,
         example_input: ExampleInput | None = None,
     ) -> None:
-        is_number = isinstance(strength, int | float) and not isinstance(strength, bool)
-        if not is_number or not 0 <= strength < math.inf:
-            raise InputError(f"expected strength to be a number of at least 0, got {strength!r}")
         self.sparsity = checked(sparsity)
-        self.strength = float(strength)
+        self.strength = at_least_zero("strength", strength)
         self.ista = ista
         self.residual = residual
-        self.floor = fraction("floor", floor)
+        self.floor = check_sparsity(floor, "floor")
         super().__init__(Channel(residual=residual), example_input, begin=prune_at, end=prune_at, every=1)
 
     def _forget(self) -> None:

@@ -1,20 +1,20 @@
 """Penalties on the weights in the loss: L1, L2 and group lasso over units of any shape."""
 
-import math
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from lightning_prune.callbacks.arguments import at_least_zero
+from lightning_prune.callbacks.patterns import by_layer, check_each, some
 from lightning_prune.callbacks.sharding import refuse_sharding
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel
 from lightning_prune.granularities.granularity import Granularity
 from lightning_prune.losses import Term, add_term
+from lightning_prune.pools import weight_pools
 from lightning_prune.tracing import holder
 from lightning_prune.weights import prunable_weights
 
@@ -82,7 +82,7 @@ class Regularization(Callback):
             raise InputError(f"expected penalty to be a function such as group_lasso, got {penalty!r}")
         if not (granularity is None or isinstance(granularity, Granularity)):
             raise InputError(f"expected granularity to be a granularity such as Channel(), got {granularity!r}")
-        self.strength = _checked(strength)
+        self.strength = check_each("strength", strength, at_least_zero)
         self.penalty = penalty
         self.granularity = Channel() if granularity is None else granularity
         self._weights: list[tuple[nn.Parameter, float]] = []
@@ -114,22 +114,14 @@ class Regularization(Callback):
     def _find_weights(self, pl_module: LightningModule) -> list[tuple[nn.Parameter, float]]:
         """Return the weights that have a penalty, each with its factor."""
         found = prunable_weights(pl_module)
-        weights = {name: weight for name, weight in found.items() if self._cuts(weight)}
-        if not weights:
-            among = f" among {_some(found)}" if found else ""
+        layers = {pool.name: holder(pool.name) for pool in weight_pools(pl_module, self.granularity)[0]}
+        if not layers:
+            among = f" among {some(found)}" if found else ""
             raise InputError(f"expected a model with trained weights that {self.granularity} can cut, got none{among}")
-        if len(weights) < len(found):
-            left_out = [name for name in found if name not in weights]
+        if left_out := [name for name in found if name not in layers]:
             rank_zero_info(f"Regularization leaves out what {self.granularity} cannot cut: {', '.join(left_out)}")
-        strengths = _strengths([holder(name) for name in weights], self.strength)
-        return [pair for pair in zip(weights.values(), strengths, strict=True) if pair[1] > 0]
-
-    def _cuts(self, weight: Tensor) -> bool:
-        try:
-            self.granularity.tile(weight.shape)
-        except InputError:
-            return False
-        return True
+        strengths = by_layer("strength", self.strength, layers.values())
+        return [(found[name], strengths[layer]) for name, layer in layers.items() if strengths[layer] > 0]
 
     def _total(self) -> Tensor:
         """Return the penalty of all weights, in float32 where they are stored in less."""
@@ -146,37 +138,3 @@ class Regularization(Callback):
         if self._term is not None:
             self._term.remove()
         self._term, self._weights = None, []
-
-
-def _checked(strength: Any) -> float | dict[str, float]:
-    if not isinstance(strength, Mapping):
-        return _checked_number(strength, "strength")
-    if not strength:
-        raise InputError("expected strength to name at least one layer pattern, got none")
-    return {pattern: _checked_number(value, f"strength[{pattern}]") for pattern, value in strength.items()}
-
-
-def _checked_number(strength: Any, name: str) -> float:
-    is_number = isinstance(strength, int | float) and not isinstance(strength, bool)
-    if not is_number or not 0 <= strength < math.inf:
-        raise InputError(f"expected {name} to be a number of at least 0, got {strength!r}")
-    return float(strength)
-
-
-def _strengths(layers: list[str], strength: float | dict[str, float]) -> list[float]:
-    """Return the factor of each layer.
-
-    Raises:
-        InputError: If a pattern matches no layer.
-    """
-    if not isinstance(strength, dict):
-        return [strength] * len(layers)
-    for pattern in strength:
-        if not any(fnmatchcase(layer, pattern) for layer in layers):
-            raise InputError(f"expected strength[{pattern}] to match a layer, got no match among {_some(layers)}")
-    return [next((value for key, value in strength.items() if fnmatchcase(layer, key)), 0.0) for layer in layers]
-
-
-def _some(names: Mapping[str, Any] | list[str]) -> str:
-    listed = list(dict.fromkeys(names))
-    return ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")

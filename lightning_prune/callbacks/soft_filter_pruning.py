@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_prune.callbacks.arguments import positive
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.callbacks.run_length import total_epochs
 from lightning_prune.callbacks.targets import Sparsity, checked, targets
@@ -79,8 +80,6 @@ class SoftFilterPruning(Pruner):
         keep_dense: bool = False,
         example_input: ExampleInput | None = None,
     ) -> None:
-        if not isinstance(every_n_epochs, int) or every_n_epochs < 1:
-            raise InputError(f"expected every_n_epochs to be a whole number of at least 1, got {every_n_epochs!r}")
         if hard_from is not None and not (isinstance(hard_from, int | float) and 0 <= hard_from < 1):
             raise InputError(f"expected hard_from to be None or in [0, 1), got {hard_from!r}")
         if max_regrowth is not None and not (isinstance(max_regrowth, int | float) and max_regrowth > 0):
@@ -97,7 +96,7 @@ class SoftFilterPruning(Pruner):
                 "granularity Channel(), at the command line strategy=gmp granularity=filter"
             )
         self.schedule = Constant() if schedule is None else schedule
-        self.every_n_epochs = every_n_epochs
+        self.every_n_epochs = positive("every_n_epochs", every_n_epochs)
         self.prune_before_training = prune_before_training
         self.hard_from = hard_from
         self.max_regrowth = max_regrowth

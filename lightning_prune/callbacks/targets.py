@@ -3,13 +3,13 @@
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lightning_prune.callbacks.arguments import one_of
+from lightning_prune.callbacks.arguments import instance, one_of
+from lightning_prune.callbacks.patterns import by_layer, check_each
 from lightning_prune.choosing import Scope
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel
@@ -32,28 +32,62 @@ Sparsity = float | Mapping[str, float]
 """One fraction of units for every layer, or one for each layer name pattern, of which the first that matches counts."""
 
 
+class Goal:
+    """What of a module is pruned, and to which sparsity.
+
+    Args:
+        granularity: How weights are cut into units.
+        sparsity: Fraction of the units that go, or fractions by layer name pattern; None for what the granularity fixes
+            by itself.
+        scope: Where units compete.
+        floor: Fraction of its units that every layer keeps in global scope, in [0, 1), at least one.
+        skip: Layers left as they are.
+        uncut: Treatment of layers that the granularity cannot cut.
+
+    Raises:
+        InputError: If an argument is out of range, or does not fit another.
+    """
+
+    def __init__(
+        self,
+        granularity: Granularity,
+        sparsity: Sparsity | None,
+        scope: Scope = "layer",
+        floor: float = 0.0,
+        skip: Collection[Skip] = (),
+        uncut: Uncut = "skip",
+    ) -> None:
+        self.granularity: Granularity = instance("granularity", Granularity, granularity)
+        self.sparsity = settled(sparsity, granularity)
+        self.scope: Scope = one_of("scope", scope, get_args(Scope))
+        if isinstance(self.sparsity, Mapping) and scope == "erdos_renyi_kernel":
+            raise InputError("expected one sparsity for scope='erdos_renyi_kernel', which gives each layer its own")
+        self.floor = check_sparsity(floor, "floor")
+        if isinstance(skip, str) or not isinstance(skip, Collection):
+            raise InputError(f"expected skip to be a list of {', '.join(get_args(Skip))}, got {skip!r}")
+        self.skip: tuple[Skip, ...] = tuple(one_of("skip", layer, get_args(Skip)) for layer in skip)
+        self.uncut: Uncut = one_of("uncut", uncut, get_args(Uncut))
+
+    def find(self, module: LightningModule, arguments: tuple[Tensor, ...] | None) -> dict[Pool, float] | None:
+        """Return what is to lose units, and its final sparsity; None if that takes `arguments`, and there are none.
+
+        Raises:
+            InputError: As `find_pools` and `shares`.
+        """
+        pools = find_pools(module, arguments, self.granularity, self.skip, self.uncut)
+        if pools is None:
+            return None
+        wanted = shares(pools, self.sparsity, self.scope)
+        return {pool: sparsity for pool, sparsity in zip(pools, wanted, strict=True) if sparsity > 0}
+
+
 def checked(sparsity: Sparsity) -> Sparsity:
     """Return `sparsity` if every fraction in it can be removed.
 
     Raises:
         InputError: If a fraction is not in [0, 1), or there is no pattern.
     """
-    if not isinstance(sparsity, Mapping):
-        return check_sparsity(sparsity)
-    if not sparsity:
-        raise InputError("expected sparsity to name at least one layer pattern, got none")
-    return {pattern: check_sparsity(value, f"sparsity[{pattern}]") for pattern, value in sparsity.items()}
-
-
-def checked_skip(skip: Collection[Skip]) -> tuple[Skip, ...]:
-    """Return which layers to skip, if each is one of the options.
-
-    Raises:
-        InputError: If one is not, or they are not in a list.
-    """
-    if isinstance(skip, str) or not isinstance(skip, Collection):
-        raise InputError(f"expected skip to be a list of {', '.join(get_args(Skip))}, got {skip!r}")
-    return tuple(one_of("skip", layer, get_args(Skip)) for layer in skip)
+    return check_each("sparsity", sparsity, lambda name, value: check_sparsity(value, name))
 
 
 def settled(sparsity: Sparsity | None, granularity: Granularity) -> Sparsity:
@@ -176,7 +210,7 @@ def targets(pools: Sequence[Pool], sparsity: Sparsity) -> list[float]:
 
     Args:
         pools: Pools of units.
-        sparsity: A fraction, or fractions by pattern; `*` stands for any characters, dots included.
+        sparsity: A fraction, or fractions by pattern.
 
     Raises:
         InputError: If a pattern matches no layer that can be pruned.
@@ -184,20 +218,11 @@ def targets(pools: Sequence[Pool], sparsity: Sparsity) -> list[float]:
     if not isinstance(sparsity, Mapping):
         return [sparsity] * len(pools)
     layers = sorted({layer for pool in pools for layer in pool.layers})
-    for pattern in sparsity:
-        if not any(fnmatchcase(layer, pattern) for layer in layers):
-            some = ", ".join(layers[:8]) + (", ..." if len(layers) > 8 else "")
-            raise InputError(
-                f"expected sparsity[{pattern}] to match a prunable layer that trains, got no match among {some}"
-            )
-    found = [min(_first_match(layer, sparsity) for layer in pool.layers) for pool in pools]
+    wanted = by_layer("sparsity", sparsity, layers, "a prunable layer that trains")
+    found = [min(wanted[layer] for layer in pool.layers) for pool in pools]
     if not any(found) and any(sparsity.values()):
         raise InputError(
             f"expected sparsity to match all layers of at least one coupled group, got {dict(sparsity)}, whose layers "
             "are all coupled with layers that it does not match; match those too, or use residual='independent'"
         )
     return found
-
-
-def _first_match(layer: str, sparsity: Mapping[str, float]) -> float:
-    return next((value for pattern, value in sparsity.items() if fnmatchcase(layer, pattern)), 0.0)
