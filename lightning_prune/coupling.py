@@ -1,7 +1,7 @@
 """Which channels of a model can only be removed together, found by one walk over its `torch.export` graph."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel, Residual
 from lightning_prune.groups import Group, Member, coupled_groups, lone_group
 from lightning_prune.operators.rules import visit
+from lightning_prune.structures import Finder, Structure, StructureKind
 from lightning_prune.tracing import ExampleInput, export, holder, stored_tensors
 from lightning_prune.walk import KEPT, Facts, Slot, Walk
 
@@ -25,10 +26,12 @@ class Coupling:
     Args:
         model: The traced model.
         facts: What the walk over its graph found.
+        structures: The whole blocks and branches in it, by kind.
     """
 
-    def __init__(self, model: nn.Module, facts: Facts) -> None:
+    def __init__(self, model: nn.Module, facts: Facts, structures: dict[StructureKind, list[Structure]]) -> None:
         self._facts = facts
+        self._structures = structures
         self._parameters = {name for name, _ in model.named_parameters()}
         self.shapes = {name: tensor.shape for name, tensor in stored_tensors(model).items()}
         edges = facts.edges or [(torch.zeros(0, dtype=torch.int64),) * 2]
@@ -62,6 +65,10 @@ class Coupling:
             return [lone_group(self._facts, slot, self._parameters) for slot in filters if self._inside(slot)]
         groups = coupled_groups(self._facts, self.channel, self._kept, filters, self._parameters)
         return [group for group in groups if residual == "coupled" or self._writes_alone(group)]
+
+    def structures(self, kind: StructureKind) -> list[Structure]:
+        """Return the residual blocks, or the branches of concatenations, in the order of execution."""
+        return self._structures[kind]
 
     def written(self) -> list[Group]:
         """Return all channels that nothing keeps, those that linear layers write among them."""
@@ -98,33 +105,95 @@ class Coupling:
             if times[0] > 0 and (times == times[0]).all():
                 yield node, axis.dim, inside.nonzero()[:, 1].view(len(channels), -1)
 
-    def removable(self) -> Tensor:
+    def silent(self, tensors: Mapping[str, Tensor]) -> list[Structure]:
+        """Return the blocks and branches whose gates are zero in `tensors`."""
+        return [one for found in self._structures.values() for one in found if one.is_silent(tensors)]
+
+    def leaving(self, structures: Iterable[Structure], removed: Tensor) -> list[Structure]:
+        """Return those of some silent structures that can go as a whole when the `removed` channels do.
+
+        These are blocks, whose sums are then their shortcuts, and branches all of whose channels are removed.
+        """
+        return [
+            one
+            for one in structures
+            if one.modules and (one.kind == "block" or bool(removed[self.channel[one.channels]].all()))
+        ]
+
+    def inside(self, structures: Iterable[Structure]) -> Tensor:
+        """Return `(labels,)` bool: the channels of branches, which go with these."""
+        inside = torch.zeros(self._facts.labels, dtype=torch.bool)
+        for one in structures:
+            if one.kind == "branch":
+                inside[self.channel[one.channels]] = True
+        return inside
+
+    def removable(self, structures: Sequence[Structure] = ()) -> Tensor:
         """Return `(labels,)` bool: the channels that can go without changing any output, seen at their first label.
 
         These are the channels that nothing forces to stay and that add nothing to any sum they enter. Every dimension
         of every tensor keeps at least one channel.
-        """
-        silent = torch.zeros(self._facts.labels, dtype=torch.bool)
-        for labels, _ in self._facts.consumed:
-            silent[self.channel[labels]] = True
-        for labels, unread in self._facts.consumed:
-            silent[self.channel[labels[~unread]]] = False
-        silent &= ~self._kept
-        while True:
-            empty = [slot for slot in self._facts.slots if silent[self.channel[slot.labels]].all()]
-            if not empty:
-                return silent
-            for slot in empty:
-                silent[self.channel[slot.start]] = False
 
-    def without(self, groups: list[Group], pruned: list[Tensor]) -> Tensor:
-        """Return the channels that go when the `pruned` units, `(n_units,)` bool a group, are removed."""
-        removed = torch.zeros(self._facts.labels, dtype=torch.bool)
+        Args:
+            structures: Silent structures, which go as a whole if they can.
+        """
+        return self._settle(self._unread, structures)
+
+    def _settle(self, chosen: Callable[[Sequence[Structure]], Tensor], structures: Sequence[Structure]) -> Tensor:
+        """Return the `chosen` channels, which depend on the structures that go, that leave no tensor empty."""
+        gone = self.leaving(structures, torch.ones(self._facts.labels, dtype=torch.bool))
+        while True:
+            removed = self._leave_one(chosen(gone), gone)
+            left = self.leaving(gone, removed)
+            if len(left) == len(gone):
+                return removed
+            gone = left
+
+    def _unread(self, gone: Sequence[Structure]) -> Tensor:
+        """Return the channels that nothing keeps and that add nothing to any sum outside of what is gone."""
+        region = frozenset(node for one in gone for node in one.region)
+        unread = torch.zeros(self._facts.labels, dtype=torch.bool)
+        for labels, _, _ in self._facts.consumed:
+            unread[self.channel[labels]] = True
+        for labels, adds_nothing, layer in self._facts.consumed:
+            if layer not in region:
+                unread[self.channel[labels[~adds_nothing]]] = False
+        return unread & ~self._kept
+
+    def _leave_one(self, removed: Tensor, gone: Sequence[Structure]) -> Tensor:
+        """Return the `removed` channels without one of each tensor that would have none left and is not gone."""
+        stored = {name for one in gone for name in one.stored}
+        slots = [slot for slot in self._facts.slots if slot.name not in stored]
+        removed = removed.clone()
+        while empty := [slot for slot in slots if removed[self.channel[slot.labels]].all()]:
+            for slot in empty:
+                removed[self.channel[slot.start]] = False
+        return removed
+
+    def without(self, groups: list[Group], pruned: list[Tensor], structures: Sequence[Structure] = ()) -> Tensor:
+        """Return the channels that go when units and structures are removed; every other tensor keeps one channel.
+
+        Args:
+            groups: Groups of filters.
+            pruned: The units that go, `(n_units,)` bool for each group.
+            structures: Silent structures, which go as a whole if they can.
+        """
+        chosen = torch.zeros(self._facts.labels, dtype=torch.bool)
         starts = {(slot.name, slot.dim): slot.start for slot in self._facts.slots}
         for group, units in zip(groups, pruned, strict=True):
             member = group.members[0]
-            removed[self.channel[starts[member.name, member.dim] + member.index[units].reshape(-1)]] = True
-        return removed & ~self._kept
+            chosen[self.channel[starts[member.name, member.dim] + member.index[units].reshape(-1)]] = True
+        chosen &= ~self._kept
+        return self._settle(lambda gone: chosen | self._read_by(gone), structures)
+
+    def _read_by(self, gone: Sequence[Structure]) -> Tensor:
+        """Return the channels that nothing keeps and that are read by what is gone alone."""
+        region = frozenset(node for one in gone for node in one.region)
+        inside = torch.zeros(self._facts.labels, dtype=torch.bool)
+        outside = torch.zeros_like(inside)
+        for labels, _, layer in self._facts.consumed if gone else ():
+            (inside if layer in region else outside)[self.channel[labels]] = True
+        return inside & ~outside & ~self._kept
 
     def by_tensor(self, removed: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield the `removed` channels in parts, `(labels,)` bool each, with the first tensor in which they lie."""
@@ -137,18 +206,20 @@ class Coupling:
                 left &= ~part
                 yield slot.name, part
 
-    def keep(self, removed: Tensor) -> dict[str, dict[int, Tensor]]:
+    def keep(self, removed: Tensor, gone: Sequence[Structure] = ()) -> dict[str, dict[int, Tensor]]:
         """Return, by tensor name and dimension, the positions that stay when the `removed` channels go.
 
         Args:
             removed: `(labels,)` bool, as `removable` returns it.
+            gone: The structures that go as a whole: of their tensors nothing stays.
         """
         result: dict[str, dict[int, Tensor]] = defaultdict(dict)
         for slot in self._facts.slots:
-            gone = removed[self.channel[slot.labels]]
-            if gone.any():
-                result[slot.name][slot.dim] = (~gone).nonzero().reshape(-1)
-        return dict(result)
+            lost = removed[self.channel[slot.labels]]
+            if lost.any():
+                result[slot.name][slot.dim] = (~lost).nonzero().reshape(-1)
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return dict(result) | {name: {0: nothing} for one in gone for name in one.stored}
 
     def group_counts(self, keep: dict[str, dict[int, Tensor]]) -> dict[str, int]:
         """Return the new number of groups of every convolution that loses whole groups, by weight name."""
@@ -171,20 +242,24 @@ class Coupling:
 
     def _numel(self, name: str, keep: dict[str, dict[int, Tensor]]) -> int:
         dims = keep.get(name, {})
-        shape = self.shapes[name]
+        shape = self.shapes[name] or (1,)
         return torch.Size([len(dims[dim]) if dim in dims else size for dim, size in enumerate(shape)]).numel()
 
-    def zero_but_kept(self, model: nn.Module, removed: Tensor) -> dict[str, list[tuple[str, int]]]:
+    def zero_but_kept(
+        self, model: nn.Module, removed: Tensor, gone: Sequence[Structure] = ()
+    ) -> dict[str, list[tuple[str, int]]]:
         """Return why filters that are zero stay, as `{reason: [(layer, number of filters), ...]}`.
 
         Args:
             model: The model that was traced.
             removed: The channels that go, as `removable` returns them.
+            gone: The structures that go.
         """
         tensors = stored_tensors(model)
+        stored = {name for one in gone for name in one.stored}
         alive = "still reach a layer: by a bias, a batch-norm shift or another layer of their residual stream"
         result: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        for slot in self._writers():
+        for slot in (slot for slot in self._writers() if slot.name not in stored):
             weights = Channel(slot.dim).units(tensors[slot.name].detach())
             channels = self.channel[slot.labels]
             for channel in channels[(weights == 0).all(dim=1).cpu() & ~removed[channels]].tolist():
@@ -215,4 +290,4 @@ def trace(model: nn.Module, program: ExportedProgram) -> Coupling:
             visit(walk, node)
         elif node.op == "output":
             walk.keep_inputs(node, "are outputs of the model")
-    return Coupling(model, walk.facts)
+    return Coupling(model, walk.facts, Finder(model, walk, program.graph).find())

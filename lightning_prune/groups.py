@@ -94,7 +94,7 @@ def coupled_groups(
         filters: Where filters lie.
         parameters: Names of the tensors that can be pruned; the others are buffers.
     """
-    roles = _roles(facts, filters)
+    roles = roles_of(facts, filters)
     kinds = _kinds(facts, channel).masked_fill(kept, KEPT)
     places = _places(facts, channel, kinds)
     result = []
@@ -108,7 +108,7 @@ def coupled_groups(
     return result
 
 
-def _roles(facts: Facts, filters: list[Slot]) -> dict[Slot, Role]:
+def roles_of(facts: Facts, filters: list[Slot]) -> dict[Slot, Role]:
     """Return what stored tensors are to the channels along one of their dimensions."""
     roles: dict[Slot, Role] = {}
     for labels in facts.readers:

@@ -1,6 +1,7 @@
-"""Cut channels out of modules."""
+"""Cut channels out of modules, and whole modules out of models."""
 
 import copy
+from collections.abc import Sequence
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -10,27 +11,36 @@ from torch.nn.modules.conv import _ConvNd
 
 from lightning_prune.coupling import Coupling
 from lightning_prune.errors import InputError
+from lightning_prune.nothing import Gone, Nothing
+from lightning_prune.replacing import Replacement
+from lightning_prune.structures import Structure
 from lightning_prune.tracing import holder, stored_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def cut(model: Model, coupling: Coupling, removed: Tensor) -> Model:
-    """Return a copy of `model` without the `removed` channels.
+def cut(model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[Structure] = ()) -> Model:
+    """Return a copy of `model` without the `removed` channels and the structures that are `gone`.
 
     Args:
         model: The model, which is not changed.
         coupling: Its channels.
         removed: `(labels,)` bool, the channels that go.
+        gone: The blocks and branches that go.
     """
     small = copy_of(model)
-    keep = coupling.keep(removed)
+    outermost = [one for one in gone if not any(one.region < other.region for other in gone)]
+    lost = [module for one in outermost for module in one.modules]
+    replace_modules(small, {module.name: _in_place_of(module, coupling, removed) for module in lost})
+    tensors = stored_tensors(small)
+    keep = {name: dims for name, dims in coupling.keep(removed, gone).items() if name in tensors}
     replace_tensors(small, keep)
     tensors = stored_tensors(small)
     for name, channels in coupling.gathers.items():
-        position = (~removed[channels]).cumsum(0) - 1
-        index = tensors[name]
-        index.copy_(position.to(index.device)[index.long()])
+        if name in tensors:
+            position = (~removed[channels]).cumsum(0) - 1
+            index = tensors[name]
+            index.copy_(position.to(index.device)[index.long()])
     groups = {id(tensors[name]): number for name, number in coupling.group_counts(keep).items()}
     for name, tensor in stored_tensors(small, duplicates=True).items():
         module = small.get_submodule(holder(name))
@@ -65,6 +75,33 @@ def copy_of(model: Model) -> Model:
         if "_compiler_ctx" in vars(module):  # where a LightningModule notes that it is compiled
             vars(module)["_compiler_ctx"] = None
     return small
+
+
+def _in_place_of(module: Replacement, coupling: Coupling, removed: Tensor) -> nn.Module:
+    """Return what takes the place of a module that goes, of the width that the `removed` channels leave."""
+    zeros = module.zeros
+    if zeros is None:
+        return Gone()
+    width = zeros.width if zeros.labels is None else int((~removed[coupling.channel[zeros.labels]]).sum())
+    return Nothing(width, zeros.dim, zeros.strides)
+
+
+def replace_modules(model: nn.Module, modules: dict[str, nn.Module]) -> None:
+    """Put other modules in the places of some, wherever these are registered.
+
+    Args:
+        model: It is changed in place.
+        modules: By the name of a module that has parameters what takes its place, in the same number format, on the
+            same device and in the same mode.
+    """
+    by_old = {}
+    for name, new in modules.items():
+        old = model.get_submodule(name)
+        first = next(iter(stored_tensors(old).values()))
+        by_old[id(old)] = new.to(first.device, first.dtype).train(old.training)
+    for parent in list(model.modules()):
+        for key, child in parent._modules.items():
+            parent._modules[key] = by_old.get(id(child), child)
 
 
 def replace_tensors(model: nn.Module, keep: dict[str, dict[int, Tensor]]) -> None:

@@ -53,7 +53,7 @@ class Facts:
         labels: Number of labels given out.
         edges: Pairs of labels that are one channel.
         kept: Labels that can never be removed, and why.
-        consumed: Labels that a layer sums over, with True where they add nothing to the sum.
+        consumed: Labels that a layer sums over, with True where they add nothing to the sum, and the layer.
         owned: A channel's labels, those of a parameter that exists for it, and what that parameter is to it.
         readers: Input channels of the weights of layers, as these read them.
         filters: Output channels of convolutions.
@@ -68,7 +68,7 @@ class Facts:
     labels: int = KEPT + 1
     edges: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     kept: list[tuple[Tensor, str]] = field(default_factory=list)
-    consumed: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    consumed: list[tuple[Tensor, Tensor, Node]] = field(default_factory=list)
     owned: list[tuple[Tensor, Tensor, Role]] = field(default_factory=list)
     readers: list[Tensor] = field(default_factory=list)
     filters: list[Tensor] = field(default_factory=list)
@@ -136,7 +136,7 @@ class Walk:
         tensor = self.tensors[name]
         axes = []
         for dim, size in enumerate(tensor.shape):
-            if size == 1:
+            if size <= 1:
                 continue
             others = [other for other in range(tensor.ndim) if other != dim]
             zero = ~(tensor.any(dim=others) if others else tensor.bool()).cpu()

@@ -78,7 +78,7 @@ def sum_over(walk: Walk, node: Node, entering: Axis | None, columns: Axis | None
                 walk.facts.keep(axis.labels, f"meet channels that cannot be followed, at {node.name}")
         return torch.tensor(False)
     walk.facts.unite(entering.labels, columns.labels)
-    walk.facts.consumed.append((entering.labels, entering.zero | columns.zero))
+    walk.facts.consumed.append((entering.labels, entering.zero | columns.zero, node))
     return entering.zero.all()
 
 
@@ -111,7 +111,7 @@ def join_groups(
         if columns is not None:
             facts.unite(inputs[0], columns.labels)
             unread = quiet | columns.zero
-    facts.consumed.append((entering.labels, unread.reshape(-1)))
+    facts.consumed.append((entering.labels, unread.reshape(-1), node))
     return quiet.all(dim=1, keepdim=True).expand(outputs.shape).reshape(-1)
 
 

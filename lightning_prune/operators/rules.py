@@ -7,6 +7,7 @@ import torch
 from torch.fx import Node
 
 from lightning_prune.axes import Axis
+from lightning_prune.flow import arguments_of, called, is_view
 from lightning_prune.operators.elementwise import pointwise
 from lightning_prune.operators.layers import convolution, linear, normalization, prelu, spatial
 from lightning_prune.operators.movement import (
@@ -70,17 +71,12 @@ def visit(walk: Walk, node: Node) -> None:
     if not isinstance(node.target, torch._ops.OpOverload):
         walk.values[node] = _output(walk, node)
         return
-    schema = node.target._schema
-    name = schema.name.removeprefix("aten::")
-    name = name.removesuffix("_") if schema.is_mutable else name
-    arguments = {argument.name: argument.default_value for argument in schema.arguments}
-    arguments.update(zip(arguments, node.args, strict=False))
-    arguments.update(node.kwargs)
+    name = called(node)
     rule = RULES.get(name, pointwise if torch.Tag.pointwise in node.target.tags else None)
-    walk.values[node] = rule(walk, node, arguments) if rule else walk.keep_inputs(node)
+    walk.values[node] = rule(walk, node, arguments_of(node)) if rule else walk.keep_inputs(node)
     if name in ACTIVATIONS:
         walk.facts.activations += [(node, axis) for axis in walk.axes(node)]
-    if schema.is_mutable:
+    if node.target._schema.is_mutable:
         _overwrite(walk, node.args[0], walk.values[node])
 
 
@@ -98,11 +94,6 @@ def _overwrite(walk: Walk, written: Any, value: list[Axis]) -> None:
     zeros = {axis.dim: axis.zero for axis in value}
     still_zero = all(bool((axis.zero <= zeros.get(axis.dim, False)).all()) for axis in walk.axes(written))
     walk.values[written] = value
-    while not still_zero and _is_view(written):
+    while not still_zero and is_view(written):
         written = written.args[0]
         walk.values[written] = [Axis(a.dim, a.labels, torch.zeros_like(a.zero)) for a in walk.axes(written)]
-
-
-def _is_view(node: Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and not schema.is_mutable and any(r.alias_info is not None for r in schema.returns)
