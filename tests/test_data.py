@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 
-from lightning_prune.data.batches import Batch, EvalBatches, TrainBatches, draw_epoch
+from lightning_prune.data.batches import Batch, EvalBatches, TrainBatches, choose_views, draw_epoch
 from lightning_prune.data.images import Images, channel_statistics, hold_out
 from lightning_prune.data.in_memory import InMemoryImages
 from lightning_prune.data.views import apply_views, count_views
@@ -31,7 +31,16 @@ def random_images(count: int, channels: int = 3, size: int = 6, seed: int = 0) -
     return Images(pixels, torch.arange(count) % 4)
 
 
-def module_of(train: int = 23, val: int = 7, test: int = 9, batch_size: int = 5, seed: int = 0) -> InMemoryImages:
+def module_of(
+    train: int = 23,
+    val: int = 7,
+    test: int = 9,
+    batch_size: int = 5,
+    seed: int = 0,
+    views: int | None = None,
+    padding: int = 2,
+    flip: bool = True,
+) -> InMemoryImages:
     return InMemoryImages(
         train=random_images(train),
         val=random_images(val, seed=1),
@@ -39,10 +48,11 @@ def module_of(train: int = 23, val: int = 7, test: int = 9, batch_size: int = 5,
         num_classes=4,
         mean=MEAN,
         std=STD,
-        padding=2,
-        flip=True,
+        padding=padding,
+        flip=flip,
         batch_size=batch_size,
         seed=seed,
+        views=views,
     )
 
 
@@ -139,7 +149,7 @@ def test_views_equal_slices_of_each_padded_image(padding: int, flip: bool) -> No
 
 def test_a_training_batch_is_padded_before_it_is_normalised() -> None:
     data = module_of()
-    batch = Batch(*random_images(8), views=torch.arange(8) * 6)
+    batch = Batch(*random_images(8), torch.arange(8), views=torch.arange(8) * 6)
     x, y = data.on_after_batch_transfer(batch, 0)
     views = apply_views(batch.pixels, batch.views, 2).double().numpy() / 255
     expected = (views - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
@@ -150,10 +160,12 @@ def test_a_training_batch_is_padded_before_it_is_normalised() -> None:
 
 def test_augmentation_stays_on_the_device_of_the_batch_and_never_waits_for_it() -> None:
     # The meta device refuses both a tensor from another device and an operation whose result depends on values.
-    batch = Batch(*(part.to("meta") for part in (*random_images(8), torch.arange(8))))
-    x, _ = module_of().on_after_batch_transfer(batch, 0)
-    assert x.is_meta
-    assert x.shape == (8, 3, 6, 6)
+    batch = Batch(*(part.to("meta") for part in (*random_images(8), torch.arange(8), torch.arange(8))))
+    data = module_of(views=3)
+    x, _ = data.on_after_batch_transfer(batch, 0)
+    for images in (x, data.at_view(torch.arange(8), 2, torch.device("meta"))):
+        assert images.is_meta
+        assert images.shape == (8, 3, 6, 6)
 
 
 def test_example_input_is_the_first_training_images_normalised() -> None:
@@ -188,6 +200,51 @@ def test_batches_cover_the_epoch_with_the_drawn_order_and_views() -> None:
     assert torch.equal(torch.cat([batch.pixels for batch in batches]), images.pixels[order])
     assert torch.equal(torch.cat([batch.labels for batch in batches]), images.labels[order])
     assert torch.equal(torch.cat([batch.views for batch in batches]), views[order])
+
+
+def test_chosen_views_are_different_ones_and_uniform_in_each_epoch() -> None:
+    chosen = choose_views(12_000, 50, shown=8, seed=5)
+    assert chosen.shape == (12_000, 8)
+    assert (chosen.sort(dim=1).values.diff(dim=1) > 0).all()
+    for column in chosen.unbind(1):
+        observed = column.bincount(minlength=50).double()
+        # 49 degrees of freedom: chi-square has mean 49 and standard deviation 9.9.
+        assert abs(((observed - 240) ** 2 / 240).sum() - 49) < 4 * 9.9
+    assert torch.equal(chosen, choose_views(12_000, 50, shown=8, seed=5))
+    # Neither another seed nor another sample has the same eight: that happens once in 50! / 42! = 2e13 times.
+    assert not (chosen == choose_views(12_000, 50, shown=8, seed=6)).all(1).any()
+    assert len(chosen.unique(dim=0)) == 12_000
+    assert torch.equal(choose_views(3, 50, shown=50, seed=0).sort(dim=1).values, torch.arange(50).expand(3, 50))
+
+
+def test_an_epoch_shows_all_images_in_one_of_their_views_and_in_the_order_it_had() -> None:
+    data, images = module_of(views=3), random_images(23)
+    loader, plain = data.train_dataloader(), module_of().train_dataloader()
+    chosen = choose_views(23, 50, shown=3, seed=0)
+    for epoch in range(7):
+        loader.set_epoch(epoch)
+        plain.set_epoch(epoch)
+        batches = list(loader)
+        samples = torch.cat([batch.samples for batch in batches])
+        assert torch.equal(samples, draw_epoch(23, 50, seed=0, epoch=epoch)[0])
+        assert torch.equal(samples, torch.cat([batch.samples for batch in plain]))
+        assert torch.equal(torch.cat([batch.pixels for batch in batches]), images.pixels[samples])
+        assert torch.equal(torch.cat([batch.views for batch in batches]), chosen[samples, epoch % 3])
+        x = torch.cat([data.on_after_batch_transfer(batch, 0)[0] for batch in batches])
+        views = apply_views(images.pixels[samples], chosen[samples, epoch % 3], padding=2).double() / 255
+        expected = (views - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+        torch.testing.assert_close(x, expected.float(), atol=1e-6, rtol=0)
+        assert torch.equal(x, data.at_view(samples, epoch % 3, torch.device("cpu")))
+
+
+@pytest.mark.parametrize(
+    ("padding", "flip", "views", "countable"),
+    [(2, True, None, None), (2, True, 8, 8), (2, False, 25, 25), (0, True, None, None), (0, False, None, 1)],
+)
+def test_views_can_be_counted_unless_they_are_random(
+    padding: int, flip: bool, views: int | None, countable: int | None
+) -> None:
+    assert module_of(views=views, padding=padding, flip=flip).countable_views == countable
 
 
 def test_serving_neither_reads_nor_moves_the_global_generator() -> None:
@@ -228,6 +285,24 @@ def test_a_loader_goes_on_behind_the_batches_it_had_served() -> None:
     assert len(list(other)) == 5
 
 
+def test_the_samples_of_the_last_training_batch_are_remembered_and_no_others() -> None:
+    data = module_of(views=3)
+    seen: list[Tensor] = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, at: int) -> None:
+            seen.append(data.last_samples)
+
+        def on_train_batch_end(self, *_: object) -> None:
+            assert data.last_samples is seen[-1]
+
+    trainer(max_epochs=2, val_check_interval=2, callbacks=[Watch()]).fit(Recorder(), data)
+    assert torch.equal(torch.cat(seen[5:]), draw_epoch(23, 50, seed=0, epoch=1)[0])
+    last = data.last_samples
+    trainer().validate(Recorder(), data, verbose=False)
+    assert data.last_samples is last
+
+
 def test_a_loader_refuses_the_rest_of_an_epoch_cut_otherwise() -> None:
     loader = TrainBatches(random_images(23), 50, batch_size=4, seed=0)
     with pytest.raises(InputError, match=r"^data.batch_size: expected 5 batches an epoch .* got 6; resume with"):
@@ -244,6 +319,7 @@ def test_processes_share_an_epoch_evenly(count: int, world_size: int) -> None:
         [EvalBatches(images, 3, rank=rank, world_size=world_size) for rank in range(world_size)],
     ):
         served = [torch.cat([batch.pixels for batch in loader]).flatten().tolist() for loader in loaders]
+        assert served == [torch.cat([batch.samples for batch in loader]).tolist() for loader in loaders]
         assert {len(list(loader)) for loader in loaders} == {len(loaders[0])}
         assert {len(part) for part in served} == {padded // world_size}
         assert set().union(*served) == set(range(count))
@@ -277,15 +353,20 @@ STEPS = {"max_epochs": 3, "max_steps": 14}
         pytest.param(EPOCHS | {"limit_train_batches": 3}, EVERY_STEP, 5, id="mid-epoch of a limited epoch"),
         pytest.param(STEPS, EVERY_STEP, 8, id="steps, mid-epoch"),
         pytest.param(STEPS, EVERY_STEP, 10, id="steps, last batch of an epoch"),
+        pytest.param(EPOCHS | {"views": 2}, EVERY_STEP, 8, id="few views, mid-epoch"),
+        pytest.param(EPOCHS | {"views": 2}, {"save_on_train_epoch_end": True}, 10, id="few views, end of an epoch"),
         # Not here: max_steps and a checkpoint from the end of an epoch. Lightning 2.6.6 then skips an epoch.
     ],
 )
 def test_a_resumed_run_sees_the_batches_it_would_have_seen(
     tmp_path: Path, length: dict[str, int], saving: dict[str, object], done: int
 ) -> None:
+    options = dict(length)
+    views = options.pop("views", None)
+
     def run(checkpoint: Path | None) -> Recorder:
         keep = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, **saving)
-        return fit(module_of(), checkpoint, callbacks=[keep], enable_checkpointing=True, **length)
+        return fit(module_of(views=views), checkpoint, callbacks=[keep], enable_checkpointing=True, **options)
 
     whole = run(None)
     assert len({digest for *_, digest in whole.seen}) == len(whole.seen) > done
@@ -334,7 +415,9 @@ def test_evaluation_sees_every_image_once_in_order_without_augmentation() -> Non
         run(module, data, verbose=False)
         x, y = (torch.cat(parts) for parts in zip(*module.evaluated, strict=True))
         assert torch.equal(y, images.labels)
-        torch.testing.assert_close(x, data.on_after_batch_transfer(Batch(*images, None), 0)[0])
+        torch.testing.assert_close(
+            x, data.on_after_batch_transfer(Batch(*images, torch.arange(len(images.labels)), None), 0)[0]
+        )
     assert torch.equal(torch.cat(runner.predict(module, data)), data.test.labels)
 
 
@@ -358,6 +441,10 @@ def test_overfitting_repeats_the_same_batches_as_they_are() -> None:
         ({"batch_size": "many"}, "data.batch_size: expected a whole number in 1..2147483647, got 'many'"),
         ({"seed": -1}, "data.seed: expected a whole number in 0..4294967295, got -1"),
         ({"padding": 7}, "data.padding: expected a whole number in 0..6, got 7"),
+        ({"views": 0}, "data.views: expected a whole number in 1..50, got 0"),
+        ({"views": 51}, "data.views: expected a whole number in 1..50, got 51"),
+        ({"views": "all"}, "data.views: expected a whole number in 1..50, got 'all'"),
+        ({"views": 2, "padding": 0, "flip": False}, "data.views: expected a whole number in 1..1, got 2"),
         ({"std": (1.0, 0.0, 1.0)}, "mean, std: expected 3 numbers each (one a channel) and std > 0, got"),
         ({"mean": (1.0,)}, "mean, std: expected 3 numbers each (one a channel) and std > 0, got (1.0,)"),
         ({"num_classes": 3}, "train.labels: expected labels in 0..2, got 0 to 3"),

@@ -64,6 +64,17 @@ def test_digits_test_set_and_normalisation_do_not_depend_on_the_seed() -> None:
     assert one.std == pytest.approx([rest.std(correction=0).item()])
 
 
+def test_all_sources_show_images_in_as_many_views_as_they_are_told(folder: Path, tree: Path) -> None:
+    modules = [
+        digits(views=9),
+        cifar10(folder, validation=1, views=162),
+        cifar100(folder, validation=1, views=3),
+        image_folder(tree, image_size=8, views=18),
+    ]
+    assert [data.countable_views for data in modules] == [9, 162, 3, 18]
+    assert digits().countable_views is None
+
+
 # CIFAR
 
 
@@ -223,6 +234,7 @@ def refuses(message: str, load: Callable[[], InMemoryImages]) -> None:
         ({"validation": 0}, r"data\.validation: expected a whole number in 1\.\.49999, got 0"),
         ({"validation": 0.1}, r"data\.validation: expected a whole number in 1\.\.49999, got 0\.1"),
         ({"validation": 12}, r"data\.validation: expected 1 to 11 of the 12 images held out, got 12"),
+        ({"views": 163}, r"data\.views: expected a whole number in 1\.\.162, got 163"),
     ],
 )
 def test_cifar_refuses_numbers_out_of_range(folder: Path, options: dict[str, int], message: str) -> None:
@@ -236,6 +248,7 @@ def test_cifar_refuses_numbers_out_of_range(folder: Path, options: dict[str, int
         ({"validation": 1.0}, r"data\.validation: expected a fraction in \(0, 1\), got 1\.0"),
         ({"validation": 0.01}, r"data\.validation: expected 1 to 19 of the 20 images held out, got 0"),
         ({"batch_size": -3}, r"data\.batch_size: expected a whole number in 1\.\.\d+, got -3"),
+        ({"image_size": 16, "views": 51}, r"data\.views: expected a whole number in 1\.\.50, got 51"),
     ],
 )
 def test_image_folder_refuses_numbers_out_of_range(tree: Path, options: dict[str, int], message: str) -> None:

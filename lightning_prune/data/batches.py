@@ -17,11 +17,13 @@ class Batch(NamedTuple):
     Attributes:
         pixels: `(n, channels, size, size)`, uint8, as stored.
         labels: `(n,)`, int64.
+        samples: `(n,)`, int64, the place of each image in its data set.
         views: `(n,)`, int64, the view to cut out of each image; None for the images as they are.
     """
 
     pixels: Tensor
     labels: Tensor
+    samples: Tensor
     views: Tensor | None
 
 
@@ -39,10 +41,33 @@ def draw_epoch(count: int, views: int, seed: int, epoch: int) -> tuple[Tensor, T
     Returns:
         Sample indices in the order of the epoch, `(count,)`, and views indexed by sample, `(count,)`; both int64.
     """
+    generator = _generator(seed, epoch)
+    return torch.randperm(count, generator=generator), torch.randint(views, (count,), generator=generator)
+
+
+def choose_views(count: int, views: int, shown: int, seed: int) -> Tensor:
+    """Choose for each sample the different views that it is shown in, and their order.
+
+    Args:
+        count: Number of samples.
+        views: Number of views of a sample.
+        shown: How many of them it is shown in, at most `views`.
+        seed: Seed of the run.
+
+    Returns:
+        Views, `(count, shown)`, int64, no two alike in a row.
+    """
+    generator = _generator(seed, epoch=-1)  # before all epochs, so that none of them draws the same numbers
+    chosen = torch.empty(count, shown, dtype=torch.int64)
+    for part in torch.split(chosen, 4096):  # all at once would take 12 bytes for each view there is, not for each shown
+        part.copy_(torch.rand(len(part), views, generator=generator).argsort(stable=True, dim=1)[:, :shown])
+    return chosen
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
     # The generator keeps only the low 32 bits of a seed, so both numbers have to be mixed into those (Knuth's
     # multiplicative hash: no two pairs meet below a thousand seeds and a million epochs).
-    generator = torch.Generator().manual_seed((seed * 2_654_435_761 + epoch) % 2**32)
-    return torch.randperm(count, generator=generator), torch.randint(views, (count,), generator=generator)
+    return torch.Generator().manual_seed((seed * 2_654_435_761 + epoch) % 2**32)
 
 
 def share(order: Tensor, rank: int, world_size: int) -> Tensor:
@@ -56,7 +81,7 @@ def share(order: Tensor, rank: int, world_size: int) -> Tensor:
 
 
 class TrainBatches:
-    """Serve shuffled batches with a random view of each image, always the same for one seed and epoch.
+    """Serve shuffled batches with one view of each image, always the same for one seed and epoch.
 
     Implements what Lightning asks of a resumable loader: `sampler.set_epoch` and `state_dict`. The last batch of an
     epoch may be smaller. With several processes each serves its `share`.
@@ -74,6 +99,7 @@ class TrainBatches:
         rank: int = 0,
         world_size: int = 1,
         trained: Callable[[], int] | None = None,
+        chosen: Tensor | None = None,
     ) -> None:
         """Start at the first batch of epoch 0.
 
@@ -86,8 +112,11 @@ class TrainBatches:
             world_size: Number of processes.
             trained: Counts the batches of this epoch that the model has been trained on, so that a run interrupted
                 within a training step gets that batch again; None if each batch handed out counts.
+            chosen: `(samples, k)`, the views that the epochs show in turn, see `choose_views`; None to draw a view of
+                each image in each epoch.
         """
         self._images, self._views, self._batch_size, self._seed = images, views, batch_size, seed
+        self._chosen = chosen
         self._rank, self._world_size, self._trained = rank, world_size, trained
         self._epoch = 0
         self._start = 0  # the batch that the next iterator begins with
@@ -131,11 +160,13 @@ class TrainBatches:
         # it loads the state and sets the epoch.
         start, self._start = self._start, 0
         order, views = draw_epoch(len(self._images.labels), self._views, self._seed, self._epoch)
+        if self._chosen is not None:
+            views = self._chosen[:, self._epoch % self._chosen.shape[1]]
         order = share(order, self._rank, self._world_size)
         for batch in range(start, len(self)):
             samples = order[batch * self._batch_size : (batch + 1) * self._batch_size]
             self._served = batch + 1
-            yield Batch(*self._images.at(samples), views[samples])
+            yield Batch(*self._images.at(samples), samples, views[samples])
 
 
 class EvalBatches:
@@ -155,5 +186,5 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches."""
-        for first in range(0, len(self._order), self._batch_size):
-            yield Batch(*self._images.at(self._order[first : first + self._batch_size]), views=None)
+        for samples in torch.split(self._order, self._batch_size):
+            yield Batch(*self._images.at(samples), samples, views=None)

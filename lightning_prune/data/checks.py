@@ -3,6 +3,7 @@
 from os import PathLike
 from pathlib import Path
 
+from lightning_prune.data.views import count_views
 from lightning_prune.errors import InputError
 
 
@@ -24,6 +25,21 @@ def check_serving(batch_size: int, seed: int) -> None:
     """
     check_integer("data.batch_size", batch_size, 1, 2**31 - 1)
     check_integer("data.seed", seed, 0, 2**32 - 1)
+
+
+def check_views(views: int | None, padding: int, flip: bool) -> None:
+    """Refuse to show an image in more views than it has, or in none.
+
+    Args:
+        views: What the user gave as `data.views`; None is fine.
+        padding: Width of the zero border, pixels.
+        flip: Whether mirrored views exist.
+
+    Raises:
+        InputError: If the number is out of range.
+    """
+    if views is not None:
+        check_integer("data.views", views, 1, count_views(padding, flip))
 
 
 def check_folder(path: str | PathLike[str], content: str) -> Path:

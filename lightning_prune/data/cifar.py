@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from lightning_prune.data.checks import check_folder, check_integer, check_serving
+from lightning_prune.data.checks import check_folder, check_integer, check_serving, check_views
 from lightning_prune.data.images import Images, hold_out
 from lightning_prune.data.in_memory import InMemoryImages
 from lightning_prune.data.parquet import read_parquet
@@ -13,7 +13,11 @@ from lightning_prune.errors import InputError
 
 
 def cifar10(
-    path: str | PathLike[str] | None = None, batch_size: int = 128, validation: int = 5000, seed: int = 0
+    path: str | PathLike[str] | None = None,
+    batch_size: int = 128,
+    validation: int = 5000,
+    seed: int = 0,
+    views: int | None = None,
 ) -> InMemoryImages:
     """Load CIFAR-10: 60,000 colour images of 32 x 32 pixels, 10,000 of them for testing.
 
@@ -25,6 +29,7 @@ def cifar10(
         batch_size: Images in a batch of one process.
         validation: Number of training images held out, every class by its share.
         seed: Seed of the validation split, the order and the augmentation.
+        views: In how many views each training image is shown, in turn, 1 to 162; None for a random one every epoch.
 
     Returns:
         The data module: 10 classes, 3 channels, size 32.
@@ -37,6 +42,7 @@ def cifar10(
     """
     check_serving(batch_size, seed)
     check_integer("data.validation", validation, 1, 49_999)
+    check_views(views, padding=4, flip=True)
     folder = _download("uoft-cs/cifar10", "plain_text/*.parquet") if path is None else path
     train, val, test = _read(folder, ("label",), 10, validation, seed)
     return InMemoryImages(
@@ -50,11 +56,16 @@ def cifar10(
         flip=True,
         batch_size=batch_size,
         seed=seed,
+        views=views,
     )
 
 
 def cifar100(
-    path: str | PathLike[str] | None = None, batch_size: int = 128, validation: int = 5000, seed: int = 0
+    path: str | PathLike[str] | None = None,
+    batch_size: int = 128,
+    validation: int = 5000,
+    seed: int = 0,
+    views: int | None = None,
 ) -> InMemoryImages:
     """Load CIFAR-100: as `cifar10`, with 100 classes (the fine labels).
 
@@ -63,6 +74,7 @@ def cifar100(
         batch_size: Images in a batch of one process.
         validation: Number of training images held out, every class by its share.
         seed: Seed of the validation split, the order and the augmentation.
+        views: In how many views each training image is shown, in turn, 1 to 162; None for a random one every epoch.
 
     Returns:
         The data module: 100 classes, 3 channels, size 32.
@@ -75,6 +87,7 @@ def cifar100(
     """
     check_serving(batch_size, seed)
     check_integer("data.validation", validation, 1, 49_999)
+    check_views(views, padding=4, flip=True)
     folder = _download("uoft-cs/cifar100", "cifar100/*.parquet") if path is None else path
     train, val, test = _read(folder, ("fine_label", "label"), 100, validation, seed)
     return InMemoryImages(
@@ -88,6 +101,7 @@ def cifar100(
         flip=True,
         batch_size=batch_size,
         seed=seed,
+        views=views,
     )
 
 

@@ -8,7 +8,7 @@ from lightning_prune.data.images import Images, channel_statistics, hold_out
 from lightning_prune.data.in_memory import InMemoryImages
 
 
-def digits(batch_size: int = 64, seed: int = 0) -> InMemoryImages:
+def digits(batch_size: int = 64, seed: int = 0, views: int | None = None) -> InMemoryImages:
     """Load the digits: 1257 images to train on, 180 to validate and 360 to test, every class by its share.
 
     The stored values 0..16 become 0, 15, .., 240. The test images and the normalisation (measured on all others) are
@@ -17,6 +17,7 @@ def digits(batch_size: int = 64, seed: int = 0) -> InMemoryImages:
     Args:
         batch_size: Images in a batch of one process.
         seed: Seed of the validation split, the order and the augmentation.
+        views: In how many views each training image is shown, in turn, 1 to 9; None for a random one every epoch.
 
     Returns:
         The data module: 10 classes, 1 channel, size 8.
@@ -44,4 +45,5 @@ def digits(batch_size: int = 64, seed: int = 0) -> InMemoryImages:
         flip=False,
         batch_size=batch_size,
         seed=seed,
+        views=views,
     )

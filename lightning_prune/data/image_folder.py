@@ -7,7 +7,7 @@ import torch
 from PIL import ImageOps
 from PIL.Image import Resampling
 
-from lightning_prune.data.checks import check_folder, check_integer, check_serving
+from lightning_prune.data.checks import check_folder, check_integer, check_serving, check_views
 from lightning_prune.data.decoding import decode, stack
 from lightning_prune.data.images import Images, channel_statistics, hold_out
 from lightning_prune.data.in_memory import InMemoryImages
@@ -17,7 +17,12 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 
 
 def image_folder(
-    path: str | PathLike[str], image_size: int = 64, validation: float = 0.1, batch_size: int = 128, seed: int = 0
+    path: str | PathLike[str],
+    image_size: int = 64,
+    validation: float = 0.1,
+    batch_size: int = 128,
+    seed: int = 0,
+    views: int | None = None,
 ) -> InMemoryImages:
     """Load `path/train/<class>/*` and `path/test/<class>/*`: png, jpg, jpeg and bmp files, as RGB.
 
@@ -31,6 +36,8 @@ def image_folder(
         validation: Fraction of the images under `train` held out; not used where `path/val/<class>/*` exists.
         batch_size: Images in a batch of one process.
         seed: Seed of the validation split, the order and the augmentation.
+        views: In how many views each training image is shown, in turn, 1 to the number of crops and flips; None for a
+            random one every epoch.
 
     Returns:
         The data module: as many classes as folders, 3 channels.
@@ -42,6 +49,7 @@ def image_folder(
     check_integer("data.image_size", image_size, 1, 2**14)
     if not isinstance(validation, float) or not 0 < validation < 1:
         raise InputError(f"data.validation: expected a fraction in (0, 1), got {validation!r}")
+    check_views(views, padding=image_size // 8, flip=True)
     root = check_folder(path, "train/<class>/ and test/<class>/")
     classes = _list_classes(root / "train")
     train = _read(root / "train", classes, image_size)
@@ -62,6 +70,7 @@ def image_folder(
         flip=True,
         batch_size=batch_size,
         seed=seed,
+        views=views,
     )
 
 

@@ -1,10 +1,11 @@
 """The LightningDataModule behind every data set of this package: all images in memory, augmented on the device."""
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, tensor
 
-from lightning_prune.data.batches import Batch, EvalBatches, TrainBatches
-from lightning_prune.data.checks import check_integer, check_serving
+from lightning_prune.data.batches import Batch, EvalBatches, TrainBatches, choose_views
+from lightning_prune.data.checks import check_integer, check_serving, check_views
 from lightning_prune.data.images import Images, check_images
 from lightning_prune.data.views import apply_views, count_views
 from lightning_prune.errors import InputError
@@ -17,6 +18,9 @@ class InMemoryImages(LightningDataModule):
     device. Order and augmentation depend on `seed` and the epoch only, and a run that resumes from a checkpoint, in
     mid-epoch or between epochs, sees the batches it would have seen. Pass the module itself to the Trainer: the
     loaders alone yield raw pixels.
+
+    With `views` what a frozen network says to the training images can be kept, since each is shown in a few views only:
+    `callbacks.logit_cache.CountedViews` is what this module offers for that.
     """
 
     def __init__(
@@ -32,6 +36,7 @@ class InMemoryImages(LightningDataModule):
         flip: bool,
         batch_size: int,
         seed: int,
+        views: int | None = None,
     ) -> None:
         """Check the data and keep it.
 
@@ -46,6 +51,8 @@ class InMemoryImages(LightningDataModule):
             flip: Whether training images are mirrored left to right, every second one on average.
             batch_size: Images in a batch of one process, in training and evaluation.
             seed: Seed of order and augmentation.
+            views: In how many views each training image is shown, its own ones, drawn once: epoch `e` shows all images
+                in view `e % views`. None for a fresh random view in every epoch.
 
         Raises:
             InputError: If the tensors do not fit each other or a number is out of range.
@@ -53,6 +60,7 @@ class InMemoryImages(LightningDataModule):
         super().__init__()
         check_serving(batch_size, seed)
         check_integer("data.padding", padding, 0, train.pixels.shape[-1])
+        check_views(views, padding, flip)
         for name, images in {"train": train, "val": val, "test": test}.items():
             check_images(name, images, num_classes)
             if images.pixels.shape[1:] != train.pixels.shape[1:]:
@@ -68,6 +76,11 @@ class InMemoryImages(LightningDataModule):
         self.train, self.val, self.test = train, val, test
         self.mean, self.std, self.padding, self.flip = mean, std, padding, flip
         self.batch_size, self.seed = batch_size, seed
+        self.sample_count = len(train.labels)
+        self.last_samples = torch.empty(0, dtype=torch.int64)
+        all_views = count_views(padding, flip)
+        shown = 1 if all_views == 1 else views
+        self._chosen = None if shown is None else choose_views(self.sample_count, all_views, shown, seed)
         self._scale = 1 / (255 * tensor(std)[:, None, None])
         self._shift = -tensor(mean)[:, None, None] / tensor(std)[:, None, None]
 
@@ -75,8 +88,8 @@ class InMemoryImages(LightningDataModule):
         """Return shuffled, augmented batches; plain ones in fixed order under `Trainer(overfit_batches=...)`."""
         trainer, views = self.trainer, count_views(self.padding, self.flip)
         if trainer is None:
-            return TrainBatches(self.train, views, self.batch_size, self.seed)
-        if trainer.overfit_batches > 0:  # type: ignore[attr-defined]  # Lightning sets it from another class
+            return TrainBatches(self.train, views, self.batch_size, self.seed, chosen=self._chosen)
+        if self._overfits:
             return self._in_order(self.train)
         progress = trainer.fit_loop.epoch_loop.batch_progress.current
         return TrainBatches(
@@ -87,6 +100,7 @@ class InMemoryImages(LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
             trained=lambda: int(progress.state_dict()["processed"]),
+            chosen=self._chosen,
         )
 
     def val_dataloader(self) -> EvalBatches:
@@ -103,16 +117,44 @@ class InMemoryImages(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Crop, flip and normalise a batch on its device, in the Trainer's precision."""
-        pixels = apply_views(batch.pixels, batch.views, self.padding) if batch.views is not None else batch.pixels
-        images = self._normalise(pixels)
-        if self.trainer is not None:
-            # Lightning converted the batch before this hook, when the pixels were still integers.
-            images = self.trainer.precision_plugin.convert_input(images)
-        return images, batch.labels
+        if self.trainer is not None and self.trainer.training:
+            self.last_samples = batch.samples
+        return self._prepare(batch.pixels, batch.views), batch.labels
+
+    @property
+    def countable_views(self) -> int | None:
+        """Return the number of views that an image is shown in, None if they are random."""
+        if self._overfits:
+            return 1
+        return None if self._chosen is None else self._chosen.shape[1]
+
+    def at_view(self, samples: Tensor, view: int, device: torch.device) -> Tensor:
+        """Return training images as the step of an epoch gets them that shows this view.
+
+        Args:
+            samples: `(n,)`, int64, on the CPU.
+            view: Below `countable_views`.
+            device: Where to prepare them.
+
+        Returns:
+            `(n, channels, size, size)`, normalised, in the Trainer's precision, on `device`.
+        """
+        views = None if self._chosen is None or self._overfits else self._chosen[samples, view].to(device)
+        return self._prepare(self.train.pixels[samples].to(device), views)
 
     def example_input(self, batch_size: int) -> Tensor:
         """Return the first `batch_size` training images, normalised, float32 `(batch_size, channels, size, size)`."""
         return self._normalise(self.train.pixels[:batch_size])
+
+    @property
+    def _overfits(self) -> bool:
+        # Lightning sets overfit_batches from another class.
+        return self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+
+    def _prepare(self, pixels: Tensor, views: Tensor | None) -> Tensor:
+        images = self._normalise(pixels if views is None else apply_views(pixels, views, self.padding))
+        # Lightning converts a batch before it is transferred, when the pixels are still integers.
+        return images if self.trainer is None else self.trainer.precision_plugin.convert_input(images)
 
     def _in_order(self, images: Images) -> EvalBatches:
         if self.trainer is None:
