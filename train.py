@@ -1,16 +1,12 @@
 """Train a network, make it small while it trains, and measure what is left: `python train.py --help`."""
 
 import copy
-import logging
-import netrc
 import os
-import re
 import secrets
 import signal
 import sys
 import time
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,27 +18,33 @@ from hydra.errors import CompactHydraException, InstantiationException
 from hydra.experimental.callback import Callback as HydraCallback
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from torch import Tensor
+from torch import nn
 
-from lightning_prune import SparsityMonitor, __version__, save_slim, slim
-from lightning_prune.callbacks.best_pruned_checkpoint import BestPrunedCheckpoint
+from lightning_prune import SparsityMonitor, __version__, load_slim, save_slim
 from lightning_prune.callbacks.exact_resume import ExactResume
+from lightning_prune.callbacks.held_zeros import HeldZeros
 from lightning_prune.callbacks.pruner import Pruner
+from lightning_prune.callbacks.weight_files import load_weights
+from lightning_prune.checkpoints import WholeFiles, best_checkpoint, fit, saving
+from lightning_prune.comparison import Comparison, ending
 from lightning_prune.data.in_memory import InMemoryImages
 from lightning_prune.errors import InputError
+from lightning_prune.made_once import key_of, made_once
 from lightning_prune.models.classifier import ImageClassifier
-from lightning_prune.profiling import profile_all
-from lightning_prune.report import EndTable, Row, in_words, plot_curves, write_summary
+from lightning_prune.quiet import hush
+from lightning_prune.resolvers import RESOLVERS
 from lightning_prune.sweeps import sweep_report
+from lightning_prune.typed import check_numbers, of_teachers, reads_teacher, refuse_unread
 
-LAST = Path("checkpoints/last.ckpt")
+for name, resolver in RESOLVERS.items():
+    OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -51,7 +53,8 @@ def main(cfg: DictConfig) -> None:
     try:
         with one_line():
             cfg = settled(cfg)
-        run(cfg)
+        with one_line(InputError):
+            run(cfg)
     except CompactHydraException as error:
         if HydraConfig.get().mode == RunMode.RUN:
             raise
@@ -59,12 +62,11 @@ def main(cfg: DictConfig) -> None:
 
 
 @contextmanager
-def one_line(trainer: Trainer | None = None) -> Iterator[None]:
-    """Turn what goes wrong into one line: all of it before training, and mistakes of a person always.
+def one_line(kind: type[Exception] = Exception) -> Iterator[None]:
+    """Turn errors of a kind into one line: all of them where it is about what was typed, else mistakes of a person.
 
-    Before the first step an error is about what was typed; HYDRA_FULL_ERROR=1 shows where it came from.
+    HYDRA_FULL_ERROR=1 shows where they came from.
     """
-    start = trainer.global_step if trainer else 0
     try:
         yield
     except CompactHydraException as error:
@@ -72,10 +74,8 @@ def one_line(trainer: Trainer | None = None) -> Iterator[None]:
             key = str(error).rpartition("full_key: ")[2]
             raise CompactHydraException(f"Error in {key}: {first_line(error.__cause__)}") from error
         raise
-    except Exception as error:
-        if isinstance(error, InputError) or trainer is None or trainer.global_step == start:
-            raise CompactHydraException(f"Error: {first_line(error)}") from error
-        raise
+    except kind as error:
+        raise CompactHydraException(f"Error: {first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:
@@ -104,198 +104,242 @@ def settled(cfg: DictConfig) -> DictConfig:
             "resume=FOLDER, or choose another"
         )
     else:
-        refuse_unread(cfg, hydra_config.overrides.task)
+        refuse_unread(OmegaConf.to_container(cfg, resolve=False), hydra_config.overrides.task)  # type: ignore[arg-type]
         cfg.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         cfg.overrides = list(hydra_config.overrides.task)
         cfg.sweep = Path(hydra_config.sweep.dir).as_posix() if hydra_config.mode == RunMode.MULTIRUN else None
-        if cfg.data.get("path"):
-            cfg.data.path = str(Path(cfg.data.path).absolute())
+        settle_paths(cfg)
     cfg.run_folder = str(folder)
     OmegaConf.save(cfg, file)
     return cfg
 
 
-def refuse_unread(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Refuse options that no chosen strategy reads, and several of a group in which the last would win."""
-    strategies = str(OmegaConf.to_container(cfg.strategy, resolve=False))
-    for key, default in {"granularity": None, "criterion": None, "schedule": None, "scope": "layer"}.items():
-        several = [typed for typed in overrides if typed.startswith(f"{key}=[") and "," in typed]
-        if several:
-            raise InputError(f"expected one {key}, got {several[0]}; choose one of them")
-        if cfg[key] != default and not re.search(rf"\$\{{{key}\b", strategies):
-            raise InputError(
-                f"expected a strategy that takes a {key}, got strategy=[{','.join(cfg.strategy) or 'none'}]; "
-                f"leave {key} out, or use strategy=gmp"
-            )
+def settle_paths(cfg: DictConfig) -> None:
+    """Make paths good for a later resume from elsewhere, and take a given teacher's architecture from its run."""
+    if cfg.data.get("path"):
+        cfg.data.path = str(Path(cfg.data.path).absolute())
+    cfg.teacher.folder = str(Path(cfg.teacher.folder).absolute())
+    if cfg.teacher.checkpoint:
+        path = Path(cfg.teacher.checkpoint).absolute()
+        cfg.teacher.checkpoint = str(path)
+        file = (path if path.is_dir() else path.parent.parent) / "config.yaml"
+        if file.is_file() and not any(of_teachers(typed, "model") for typed in cfg.overrides):
+            cfg.teacher.model = OmegaConf.load(file).model
+
+
+# The stages -----------------------------------------------------------------------------------------------------------
 
 
 def run(cfg: DictConfig) -> None:
-    """Train by a configuration, then compare the dense, the masked and the slim model."""
+    """Run all stages and say how to go on if that is stopped."""
     hush()
+    try:
+        run_stages(cfg)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        print(f"Stopped. Go on with: python train.py resume={os.path.relpath(cfg.run_folder)}", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM if isinstance(stop, SIGTERMException) else 1) from stop
+
+
+def run_stages(cfg: DictConfig) -> None:
+    """Run each stage from its last checkpoint on, then compare the models that they end with."""
     folder = Path(cfg.run_folder)
     with one_line():
-        if not isinstance(cfg.latency_batch_size, int) or cfg.latency_batch_size < 1:
-            raise InputError(f"expected latency_batch_size to be at least 1, got {cfg.latency_batch_size}")
-        if cfg.threads is not None:
-            torch.set_num_threads(cfg.threads)
-        seed_everything(cfg.seed, workers=True, verbose=False)
-        strategy = {name: instantiate(options) for name, options in cfg.strategy.items()}
-        pruners = {name: callback for name, callback in strategy.items() if isinstance(callback, Pruner)}
+        check(cfg)
         data: InMemoryImages = instantiate(cfg.data)
-        network = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
-        module = ImageClassifier(network, data.num_classes, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
-        module.example_input_array = data.example_input(2)
-        checkpoint = folder / LAST if (folder / LAST).is_file() else None
-        if checkpoint is not None:
-            check_fits(module, checkpoint)
-        best = BestPrunedCheckpoint(
-            folder / LAST.parent, "best", monitor="val/accuracy", mode="max", enable_version_counter=False
-        )
-        last = ModelCheckpoint(folder / LAST.parent, LAST.stem, enable_version_counter=False)
-        saving = [best, last, *every_n_steps(folder, cfg.checkpoint_every_n_steps)]
+        teacher = network(cfg.teacher.model, data) if reads_teacher(cfg) else None
+        strategy = callbacks(cfg.strategy, teacher)
+        tuning = finetuning(cfg) if cfg.finetune else None
+        tuners = callbacks(tuning.strategy, teacher) if tuning else {}
+        pruners = {name: callback for name, callback in strategy.items() if isinstance(callback, Pruner)}
+        if tuning and not pruners:
+            raise InputError(
+                f"expected a strategy that prunes before fine-tuning, got strategy=[{','.join(cfg.strategy)}]; add "
+                "one, or set finetune=none"
+            )
+    compared = Comparison(data, cfg.trainer.accelerator, cfg.trainer.precision)
+    weights = teacher_weights(cfg, data) if teacher else None
+    with one_line():
+        load_teacher(teacher, weights, data)
+        module = classifier(cfg, data)
+    with trained(cfg, module, data, strategy.values()) as trainer:
+        # Once more, since what a teacher knows of the batches it has seen may have changed.
+        load_teacher(teacher, weights, data)
+        if trainer.is_global_zero:
+            models = {"teacher": ImageClassifier(teacher, data.num_classes)} if teacher else {}
+            models |= ending(module, pruners.values(), data.example_input(2))
+            if pruners:
+                save_slim(models["slim"], folder / "slim.pt")
+            compared.add(models, trainer)
+        trainer.strategy.barrier()
+    if tuning:
+        finetune(tuning, data, tuners.values(), folder, compared)
+    if trainer.is_global_zero:
+        rows = compared.rows(data.example_input(cfg.latency_batch_size))
+        compared.report(folder, rows, pruners, described(cfg))
+
+
+def finetune(
+    cfg: DictConfig, data: InMemoryImages, strategy: Iterable[Callback], run_folder: Path, compared: Comparison
+) -> None:
+    """Train the slim model of a run on; what is zero in it stays so."""
+    say(f"Fine-tuning: the slim model, {cfg.trainer.max_epochs} epochs")
+    with one_line():
+        module = load_slim(classifier(cfg, data), run_folder / "slim.pt")
+    with trained(cfg, module, data, [*strategy, HeldZeros()]) as trainer:
+        if trainer.is_global_zero:
+            save_slim(module, run_folder / "finetuned.pt")
+            compared.add({"fine-tuned": module}, trainer)
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what can be refused before data is read or anything trained, and set what holds for all stages."""
+    check_numbers(cfg)
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    callbacks({name: options for name, options in cfg.strategy.items() if "teacher" not in options}, None)
+
+
+def callbacks(strategy: Mapping[Any, Any], teacher: nn.Module | None) -> dict[str, Callback]:
+    """Build the callbacks of a strategy, those with a teacher around this one, whose weights may come later."""
+    return {
+        name: instantiate(options, teacher=teacher) if "teacher" in options else instantiate(options)
+        for name, options in strategy.items()
+    }
+
+
+def network(model: DictConfig, data: InMemoryImages) -> nn.Module:
+    """Build a network for the data."""
+    built: nn.Module = instantiate(model, num_classes=data.num_classes, in_channels=data.in_channels)
+    return built
+
+
+def classifier(cfg: DictConfig, data: InMemoryImages) -> ImageClassifier:
+    """Build what a stage trains, from its seed on."""
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    optimizer, scheduler = instantiate(cfg.optimizer), instantiate(cfg.scheduler)
+    module = ImageClassifier(network(cfg.model, data), data.num_classes, optimizer, scheduler)
+    module.example_input_array = data.example_input(2)
+    return module
+
+
+@contextmanager
+def trained(
+    cfg: DictConfig, module: ImageClassifier, data: InMemoryImages, strategy: Iterable[Callback]
+) -> Iterator[Trainer]:
+    """Train a module by the configuration of a stage, in its folder; the loggers take results until this is left."""
+    folder = Path(cfg.run_folder)
+    with one_line():
         watching = [SparsityMonitor(), LearningRateMonitor(), RichProgressBar(), ExactResume()]
-        callbacks: list[Callback] = [*strategy.values(), *watching, *saving]
         loggers: list[Logger] = [instantiate(options) for options in cfg.logger.values()]
         trainer: Trainer = instantiate(
-            cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=folder, plugins=[WholeFiles()]
+            cfg.trainer,
+            callbacks=[*strategy, *watching, *saving(folder, cfg.checkpoint_every_n_steps)],
+            logger=loggers,
+            default_root_dir=folder,
+            plugins=[WholeFiles()],
         )
     try:
         for logger in loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-        with one_line(trainer):
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-            chosen = best.best_model_path or last.best_model_path
-            if not chosen:
-                raise InputError(
-                    "expected at least one epoch of training, got none; set trainer.max_epochs to 1 or more"
-                )
-        if trainer.is_global_zero:
-            finish(cfg, trainer, module, data, pruners, chosen)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        print(f"Stopped. Go on with: python train.py resume={os.path.relpath(folder)}", file=sys.stderr)
-        raise SystemExit(128 + signal.SIGTERM if isinstance(stop, SIGTERMException) else 1) from stop
+        fit(trainer, module, data, folder)
+        yield trainer
     finally:
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish()
 
 
-def every_n_steps(folder: Path, steps: int | None) -> list[ModelCheckpoint]:
-    """Return what also writes the last checkpoint within epochs, nothing if that is not wanted."""
-    if steps is None:
-        return []
-    if not isinstance(steps, int) or steps < 1:
-        raise InputError(f"expected checkpoint_every_n_steps to be null or a whole number of at least 1, got {steps}")
-    return [ModelCheckpoint(folder / LAST.parent, LAST.stem, every_n_train_steps=steps, enable_version_counter=False)]
+def finetuning(cfg: DictConfig) -> DictConfig:
+    """Return the configuration by which the slim model trains on, below the run's folder."""
+    own = copy.deepcopy(cfg)
+    own.optimizer.update(OmegaConf.to_container(cfg.finetune.optimizer, resolve=True))
+    own.scheduler, own.strategy, own.finetune = cfg.finetune.scheduler, cfg.finetune.strategy, None
+    set_epochs(own, cfg.finetune.epochs)
+    own.run_folder, own.run_id = str(Path(cfg.run_folder, "finetune")), f"{cfg.run_id}-finetune"
+    return own
 
 
-class WholeFiles(TorchCheckpointIO):
-    """Write checkpoints beside the old ones and put them in their place when they are whole.
-
-    Lightning writes them in the system's folder for temporary files, from which a move to another disk is a copy that
-    a kill leaves half done.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint."""
-        part = Path(path).with_suffix(".part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(checkpoint, part)
-        part.replace(path)
+def set_epochs(cfg: DictConfig, epochs: int) -> None:
+    """Let a stage last so many epochs, however the length of the run is told."""
+    cfg.trainer.max_epochs = epochs
+    if "max_steps" in cfg.trainer:
+        cfg.trainer.max_steps = -1
 
 
-def hush() -> None:
-    """Leave out what Lightning says of itself, and warnings that nobody can act on."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning 2.6 on torch 2.13
-    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # as it should, on resuming
-    warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
+# The teacher ----------------------------------------------------------------------------------------------------------
 
 
-def check_fits(module: LightningModule, checkpoint: Path) -> None:
-    """Refuse a damaged checkpoint or one of another architecture, naming the first tensor that differs."""
+def teacher_weights(cfg: DictConfig, data: InMemoryImages) -> Path:
+    """Return where the teacher's weights are, and train it first if they are nowhere."""
+    if cfg.teacher.checkpoint:
+        return Path(cfg.teacher.checkpoint)
+    own = teaching(cfg)
+
+    def train(part: Path) -> None:
+        say(f"Teacher: {own.trainer.max_epochs} epochs first, kept in {os.path.relpath(own.run_folder)}")
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            OmegaConf.save(own, part / "config.yaml")
+        with one_line():
+            module = classifier(own, data)
+        with trained(OmegaConf.merge(own, {"run_folder": str(part)}), module, data, []):  # type: ignore[arg-type]
+            pass
+
+    if not made_once(Path(own.run_folder), train):
+        say(f"Teacher: taken from {os.path.relpath(own.run_folder)}")
+    return Path(own.run_folder)
+
+
+def teaching(cfg: DictConfig) -> DictConfig:
+    """Return the configuration of a plain training of the teacher, in a folder named by all that determines it."""
+    own = copy.deepcopy(cfg)
+    own.model, own.optimizer, own.scheduler = cfg.teacher.model, cfg.teacher.optimizer, cfg.teacher.scheduler
+    set_epochs(own, cfg.teacher.epochs)
+    own.strategy, own.finetune, own.logger = {}, None, {"csv": cfg.logger.csv}
+    own.overrides, own.sweep = [], None
+    settings: Any = OmegaConf.to_container(own, resolve=True)
+    trainer = {key: value for key, value in settings["trainer"].items() if not key.startswith(("log_", "enable_"))}
+    determined = [settings[key] for key in ("model", "data", "optimizer", "scheduler", "seed", "threads")]
+    own.run_folder = str(Path(cfg.teacher.folder, key_of([__version__, trainer, determined])))
+    return own
+
+
+def load_teacher(teacher: nn.Module | None, weights: Path | None, data: InMemoryImages) -> None:
+    """Give the teacher its weights, if there is one."""
+    if teacher is None or weights is None:
+        return
     try:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    except Exception as error:
+        load_weights(teacher, weights)
+    except InputError as error:
+        if not weights.exists():
+            raise
         raise InputError(
-            f"expected a checkpoint, got {checkpoint}, which is damaged; delete it to start anew"
+            f"{error}; expected a teacher of {data.in_channels} channels and {data.num_classes} classes, as the data "
+            "has, and its architecture in model@teacher.model=NAME"
         ) from error
-    own = module.state_dict()
-    for name in sorted(own.keys() | saved.keys()):
-        shapes = [tuple(state[name].shape) if name in state else "no such tensor" for state in (own, saved)]
-        if shapes[0] != shapes[1]:
-            raise InputError(
-                f"expected {name} of {shapes[0]} in {checkpoint}, got {shapes[1]}: it is of another architecture"
-            )
 
 
-def finish(
-    cfg: DictConfig,
-    trainer: Trainer,
-    module: ImageClassifier,
-    data: InMemoryImages,
-    pruners: dict[str, Pruner],
-    checkpoint: str,
-) -> None:
-    """Test and measure the models that a run ends with, and write the report into its folder."""
+# What a run says ------------------------------------------------------------------------------------------------------
+
+
+def described(cfg: DictConfig) -> dict[str, Any]:
+    """Return what the summary says of a run's configuration."""
     folder = Path(cfg.run_folder)
-    module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
-    models: dict[str, LightningModule] = {"masked" if pruners else "dense": module.cpu()}
-    if pruners:
-        states = [pruner.dense_state for pruner in pruners.values()]
-        if len(states) == 1 and states[0] is not None:
-            dense = copy.deepcopy(module)
-            dense.load_state_dict(states[0])
-            models = {"dense": dense, **models}
-        models["slim"] = slim(module, data.example_input(2))
-        save_slim(models["slim"], folder / "slim.pt")
-    classes, labels = zip(*(predict(cfg, model, data) for model in models.values()), strict=True)
-    accuracies = [float((found == true).double().mean()) for found, true in zip(classes, labels, strict=True)]
-    profiles = profile_all([model.cpu() for model in models.values()], data.example_input(cfg.latency_batch_size))
-    rows = [Row(*entries) for entries in zip(models, accuracies, profiles, strict=True)]
-    results = {f"test/accuracy_{row.name}": row.accuracy for row in rows}
-    for logger in trainer.loggers:
-        logger.log_metrics(results, step=trainer.global_step)
-    reports = {name: report for name, pruner in pruners.items() if (report := pruner.report(module))}
-    write_summary(
-        folder / "summary.json",
-        rows,
-        {
-            "strategy": list(cfg.strategy),
-            "sparsity": cfg.sparsity,
-            "seed": cfg.seed,
-            "overrides": list(cfg.overrides),
-            "run_id": cfg.run_id,
-            "checkpoint": os.path.relpath(checkpoint, folder),
-            "predictions_equal": torch.equal(*classes[-2:]) if pruners else None,
-            "pruning": reports,
-            "versions": {"lightning_prune": __version__, "torch": torch.__version__},
-        },
-    )
-    final_epochs = [pruner.final_epoch for pruner in pruners.values() if pruner.final_epoch is not None]
-    plot_curves(folder, rows, hard_from_epoch=max(final_epochs, default=None))
-    console = Console()
-    console.print(EndTable(rows))
-    for name, report in reports.items():
-        console.print(f"\n{name}: {in_words(report)}", markup=False, highlight=False, soft_wrap=True)
-    files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    console.print(f"\nIn {os.path.relpath(folder)}: {', '.join(files)}", markup=False, highlight=False, soft_wrap=True)
+    return {
+        "strategy": list(cfg.strategy),
+        "sparsity": cfg.sparsity,
+        "seed": cfg.seed,
+        "overrides": list(cfg.overrides),
+        "run_id": cfg.run_id,
+        "checkpoint": os.path.relpath(best_checkpoint(folder) or folder, folder),
+        "versions": {"lightning_prune": __version__, "torch": torch.__version__},
+    }
 
 
-def predict(cfg: DictConfig, model: LightningModule, data: InMemoryImages) -> tuple[Tensor, Tensor]:
-    """Return the predicted and the true classes of all test images, on one device and with no logger."""
-    tester = Trainer(
-        accelerator=cfg.trainer.accelerator,
-        devices=1,
-        precision=cfg.trainer.precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    batches: Any = tester.predict(model, datamodule=data)
-    logits, labels = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
-    return logits.argmax(dim=1), labels
+@rank_zero_only
+def say(line: str) -> None:
+    """Print a line, once for all processes."""
+    print(line, flush=True)
 
 
 class SweepReport(HydraCallback):
@@ -308,35 +352,6 @@ class SweepReport(HydraCallback):
         if any(not (job / "summary.json").is_file() for job in folder.iterdir() if job.is_dir()):
             raise SystemExit(1)
 
-
-def existing_or(resume: str | None, default: str) -> str:
-    """Return the run folder: the one to resume, if it is one, or a new one."""
-    if resume is None:
-        return default
-    if not (Path(resume) / "config.yaml").is_file():
-        raise SystemExit(f"Error in resume: expected the folder of a run, with a config.yaml in it, got {resume}")
-    return str(Path(resume).absolute())
-
-
-def wandb_offline() -> bool:
-    """Return whether nobody is logged in to Weights & Biases on this machine."""
-    if os.environ.get("WANDB_MODE"):
-        return os.environ["WANDB_MODE"] == "offline"
-    try:
-        entry = netrc.netrc(os.environ.get("NETRC")).authenticators("api.wandb.ai")
-    except (OSError, netrc.NetrcParseError):
-        entry = None
-    return not (os.environ.get("WANDB_API_KEY") or entry)
-
-
-def share_of(epochs: int, share: float) -> int:
-    """Return a share of a run in epochs, at least one."""
-    return max(1, round(epochs * share))
-
-
-OmegaConf.register_new_resolver("share_of", share_of, replace=True)
-OmegaConf.register_new_resolver("existing_or", existing_or, replace=True)
-OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
 
 if __name__ == "__main__":
     main()

@@ -5,6 +5,8 @@ from importlib.metadata import version
 from lightning_prune.callbacks.admm_pruning import ADMMPruning
 from lightning_prune.callbacks.best_pruned_checkpoint import BestPrunedCheckpoint
 from lightning_prune.callbacks.exact_resume import ExactResume
+from lightning_prune.callbacks.gal_pruning import GALPruning
+from lightning_prune.callbacks.knowledge_distillation import KnowledgeDistillation
 from lightning_prune.callbacks.magnitude_pruning import MagnitudePruning
 from lightning_prune.callbacks.network_slimming import NetworkSlimming
 from lightning_prune.callbacks.regularization import Regularization
@@ -19,6 +21,8 @@ __all__ = [
     "ADMMPruning",
     "BestPrunedCheckpoint",
     "ExactResume",
+    "GALPruning",
+    "KnowledgeDistillation",
     "MagnitudePruning",
     "NetworkSlimming",
     "Regularization",

@@ -257,9 +257,15 @@ def _style(axes: Axes, heading: str) -> None:
 
 
 def _head(figure: Figure, title: str, subtitle: str) -> None:
-    figure.suptitle(title, x=0.012, ha="left", fontsize=13, weight="bold", color=_INK, parse_math=False)
+    """Write the heading, and the small print beside it or, where it is too long for that, below it."""
+    width, height = figure.get_size_inches()
+    # The average width of a character at either size, in inches.
+    beside = 0.115 * len(title) + 0.07 * len(subtitle) + 0.3 < width
+    heading = title if beside else f"{title}\n"
+    figure.suptitle(heading, x=0.012, ha="left", fontsize=13, weight="bold", color=_INK, parse_math=False)
     if subtitle:
-        figure.text(0.988, 0.985, subtitle, ha="right", va="top", fontsize=10, color="#444444", parse_math=False)
+        x, y, align = (0.988, 0.985, "right") if beside else (0.012, 0.985 - 0.25 / height, "left")
+        figure.text(x, y, subtitle, ha=align, va="top", fontsize=10, color="#444444", parse_math=False)
 
 
 def percent(fraction: float, digits: int) -> str:

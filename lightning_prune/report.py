@@ -26,7 +26,7 @@ class Row:
     """Hold what is reported of one model.
 
     Attributes:
-        name: Which model: `"dense"`, `"masked"`, `"slim"` or another.
+        name: Which model: `"teacher"`, `"dense"`, `"masked"`, `"slim"`, `"fine-tuned"` or another.
         accuracy: Test accuracy, in [0, 1]; NaN where it is not known.
         profile: What the model costs.
     """
@@ -34,6 +34,11 @@ class Row:
     name: str
     accuracy: float
     profile: Profile
+
+
+def reference(rows: Sequence[Row]) -> Row:
+    """Return the model that others are compared with: the first one of the run's own, which is not its teacher."""
+    return next((row for row in rows if row.name != "teacher"), rows[0])
 
 
 # Curves of one run ----------------------------------------------------------------------------------------------------
@@ -107,12 +112,12 @@ def title(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class EndTable:
-    """Render models as lines of a table, each number with its ratio to the first model's.
+    """Render models as lines of a table, each number with its ratio to that of one of them, see `reference`.
 
     Ratios stand beside the numbers where the console is wide enough, below them otherwise.
 
     Args:
-        rows: At least one model; the first is what the others are compared with.
+        rows: At least one model.
     """
 
     rows: Sequence[Row]
@@ -139,17 +144,18 @@ class EndTable:
 
     def _columns(self) -> dict[str, list[tuple[str, str]]]:
         """Return (number, note) of every row, by heading; the notes of one column are equally long."""
+        base = reference(self.rows)
         accuracies = [row.accuracy for row in self.rows]
-        changes = [100 * (accuracy - accuracies[0]) for accuracy in accuracies]
+        changes = [100 * (accuracy - base.accuracy) for accuracy in accuracies]
         points = [f"{change:+.2f}" if math.isfinite(change) else "-" for change in changes]
-        profiles = [row.profile for row in self.rows]
+        profiles, whole = [row.profile for row in self.rows], base.profile
         return {
             "Test accuracy": _aligned([percent(accuracy, 2) for accuracy in accuracies], points),
-            "Parameters": _compared([p.parameters for p in profiles], in_units),
-            "Non-zeros": _compared([p.nonzeros for p in profiles], in_units),
-            "MACs": _compared([p.macs for p in profiles], in_units),
-            "Bytes": _compared([p.bytes for p in profiles], _bytes),
-            "Latency": _compared([p.latency_ms for p in profiles], milliseconds),
+            "Parameters": _compared([p.parameters for p in profiles], whole.parameters, in_units),
+            "Non-zeros": _compared([p.nonzeros for p in profiles], whole.nonzeros, in_units),
+            "MACs": _compared([p.macs for p in profiles], whole.macs, in_units),
+            "Bytes": _compared([p.bytes for p in profiles], whole.bytes, _bytes),
+            "Latency": _compared([p.latency_ms for p in profiles], whole.latency_ms, milliseconds),
         }
 
     def _caption(self) -> str:
@@ -158,12 +164,12 @@ class EndTable:
         return (
             f"\nLatency: median forward pass, batch size {batch}, CPU threads {threads}. "
             "MACs: multiply-accumulates of conv and linear layers, one image. "
-            f"Second numbers: share of {self.rows[0].name}; of accuracy, the change in points."
+            f"Second numbers: share of {reference(self.rows).name}; of accuracy, the change in points."
         )
 
 
-def _compared(numbers: Sequence[float], text: Callable[[float], str]) -> list[tuple[str, str]]:
-    return _aligned([text(number) for number in numbers], [_ratio(number, numbers[0]) for number in numbers])
+def _compared(numbers: Sequence[float], base: float, text: Callable[[float], str]) -> list[tuple[str, str]]:
+    return _aligned([text(number) for number in numbers], [_ratio(number, base) for number in numbers])
 
 
 def _aligned(numbers: Sequence[str], notes: Sequence[str]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from lightning_prune.errors import InputError
 from lightning_prune.plots import Point, draw_sweep, percent
-from lightning_prune.report import in_units, milliseconds, read_summary, title
+from lightning_prune.report import in_units, milliseconds, read_summary, reference, title
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def _read_job(folder: Path) -> Job:
     except InputError:
         problem = "unreadable summary.json" if file.exists() else "failed or unfinished"
         return Job(folder.name, _settings({"overrides": _hydra_overrides(folder)}), {}, problem)
-    # The first model has all channels and the last one those that are left: one and the same where nothing was pruned.
-    whole, slim = summary.rows[0].profile, summary.rows[-1].profile
+    # The last model has the channels that are left, fine-tuned or not: all of them where nothing was pruned.
+    whole, slim = reference(summary.rows).profile, summary.rows[-1].profile
     numbers = {
         "accuracy_dense": next((row.accuracy for row in summary.rows if row.name == "dense"), math.nan),
         "accuracy_slim": summary.rows[-1].accuracy,
@@ -148,8 +148,9 @@ def _short(key: str) -> str:
 
 def _sweep_table(jobs: Sequence[Job], keys: Sequence[str]) -> Table:
     caption = (
-        "\nDense and slim: test accuracy; a dash where a run kept no dense model. The rest is the slim model's: MACs, "
-        "also as a share of the dense model's, parameters and non-zeros as shares of the dense parameters, latency."
+        "\nDense and slim: test accuracy, the slim model's after fine-tuning if there was any; a dash where a run kept "
+        "no dense model. The rest is the slim model's: MACs, also as a share of the dense model's, parameters and "
+        "non-zeros as shares of the dense parameters, latency."
     )
     caption += "".join(f"\nJob {job.name} has no result: {job.problem}." for job in jobs if job.problem)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, caption_justify="left")

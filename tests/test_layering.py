@@ -13,11 +13,14 @@ LAYERS = {
     "tracing": 1,
     **dict.fromkeys(("criteria", "granularities", "schedules", "distillation", "quantizers", "profiling"), 1),
     **dict.fromkeys(("axes", "walk", "operators", "groups", "coupling", "weights", "pools"), 2),
+    **dict.fromkeys(("flow", "scaling", "structures", "replacing"), 2),
+    **dict.fromkeys(("discriminator", "fista", "soft_masks", "adversarial_search"), 2),
     **dict.fromkeys(
         ("selection", "masking", "choosing", "held_masks", "losses", "sensitivity", "activations", "admm"), 2
     ),
-    **dict.fromkeys(("proof", "surgery", "slimming", "permutation"), 3),
+    **dict.fromkeys(("proof", "nothing", "surgery", "slimming", "permutation"), 3),
     **dict.fromkeys(("callbacks", "search", "export", "plots", "report", "sweeps"), 4),
+    **dict.fromkeys(("checkpoints", "made_once", "comparison", "typed", "resolvers", "quiet"), 4),
     **dict.fromkeys(("models", "data"), 4),
 }
 OUTSIDE = {
@@ -25,7 +28,7 @@ OUTSIDE = {
     2: {"torch"},
     3: {"torch"},
     4: {"torch", "lightning", "torchmetrics", "rich", "matplotlib", "numpy"}
-    | {"PIL", "pyarrow", "sklearn", "huggingface_hub"},
+    | {"PIL", "pyarrow", "sklearn", "huggingface_hub", "filelock"},
 }
 STANDARD = set(__import__("sys").stdlib_module_names)
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -168,6 +168,19 @@ def test_run_with_nothing_to_draw_is_refused():
         draw_curves({"train/loss": {1: 0.5}}, "run", accuracies={})
 
 
+def test_many_accuracies_stand_below_the_heading(tmp_path):
+    names = ("teacher", "dense", "masked", "slim", "fine-tuned")
+    for count, below in ((2, False), (5, True)):
+        figure = draw_curves(curves_of(20), "2026-11-22/11-25-49", accuracies=dict.fromkeys(names[:count], 0.9944))
+        figure.savefig(tmp_path / "curves.png")
+        heading, stated = (text.get_window_extent() for text in (figure.texts[0], figure.texts[-1]))
+        assert stated.x1 < figure.bbox.x1
+        assert stated.x0 < heading.x1 if below else stated.x0 > heading.x1
+        assert stated.y1 < heading.y1 - 20 if below else stated.y1 > heading.y0
+        # Nor do they reach into the panels.
+        assert stated.y0 > figure.axes[0].get_tightbbox().y1
+
+
 def test_accuracy_is_zoomed_in_but_not_on_noise():
     curves = {"val/accuracy": {1: 0.9, 2: 0.901}, "macs/ratio": {1: 0.5, 2: 0.5}}
 
@@ -194,6 +207,20 @@ def test_wide_table_has_numbers_and_ratios_side_by_side():
         "masked   91.85 %  -0.35   0.27 M  100 %   0.16 M   59 %   40.55 M  100 %   1.05 MiB  100 %   3.22 ms  100 %",
         "slim     91.85 %  -0.35   0.11 M   41 %   0.11 M   41 %   19.35 M   48 %   0.43 MiB   41 %   1.71 ms   53 %",
     ]
+
+
+def test_the_teacher_comes_first_and_is_not_what_others_are_compared_with():
+    teacher = Row("teacher", 0.9400, Profile(853018, 853018, 125485696, 3440000, 9.6304, threads=2, batch_size=32))
+    tuned = Row("fine-tuned", 0.9250, SLIM.profile)
+
+    lines = printed(EndTable([teacher, DENSE, MASKED, SLIM, tuned]), 120)
+
+    assert [squeezed(line) for line in (lines[2], lines[3], lines[6])] == [
+        "teacher 94.00 % +1.80 0.85 M 313 % 0.85 M 313 % 125.49 M 309 % 3.28 MiB 312 % 9.63 ms 300 %",
+        "dense 92.20 % +0.00 0.27 M 100 % 0.27 M 100 % 40.55 M 100 % 1.05 MiB 100 % 3.21 ms 100 %",
+        "fine-tuned 92.50 % +0.30 0.11 M 41 % 0.11 M 41 % 19.35 M 48 % 0.43 MiB 41 % 1.71 ms 53 %",
+    ]
+    assert "share of dense" in " ".join(lines)
 
 
 @pytest.mark.parametrize("width", [80, 90])
@@ -332,6 +359,17 @@ def test_sweep_lists_every_job_with_what_differs(tmp_path):
     assert [row["accuracy_slim"] for row in rows] == ["0.9", "0.88", "", "0.8", ""]
     assert float(rows[1]["macs_ratio"]) == pytest.approx(1 / 3, abs=1e-6)
     assert [row["problem"] for row in rows] == ["", "", "failed or unfinished", "", "unreadable summary.json"]
+
+
+def test_sweep_counts_the_fine_tuned_model_and_leaves_the_teacher_out(tmp_path):
+    teacher = Row("teacher", 0.99, Profile(10**9, 10**9, 10**9, 10**9, 9.0, 2, 32))
+    tuned = Row("fine-tuned", 0.925, SLIM.profile)
+    (tmp_path / "0").mkdir()
+    write_summary(tmp_path / "0" / "summary.json", [teacher, DENSE, MASKED, SLIM, tuned], {"strategy": ["sfp", "kd"]})
+
+    line = printed(sweep_report(tmp_path), 100)[2]
+
+    assert squeezed(line) == "0 92.20 % 92.50 % 19.35 M 48 % 41 % 41.0 % 1.71 ms"
 
 
 def test_table_of_many_settings_shortens_settings_and_no_number(tmp_path):

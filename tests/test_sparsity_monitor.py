@@ -8,7 +8,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.utils.data import DataLoader
 
-from lightning_prune import SparsityMonitor
+from lightning_prune import SparsityMonitor, slim
+from lightning_prune.models.resnet import ResNet
+from lightning_prune.nothing import Nothing
+from lightning_prune.profiling import macs
 
 
 class Net(LightningModule):
@@ -105,3 +108,31 @@ def test_weights_of_every_kind_of_layer_count_trained_or_not() -> None:
             "sparsity/out": 2 / 6,
         }
     )
+
+
+def test_ratios_are_those_of_a_slim_model_without_silent_blocks() -> None:
+    class Residual(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = ResNet((1, 2, 1), (4, 8, 16), in_channels=1)
+
+        def forward(self, image: Tensor) -> Tensor:
+            return self.net(image)  # type: ignore[no-any-return]
+
+    class Silence(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+            for name in ("layer2.1", "layer3.0"):  # the scale and shift alone, as a mask of zero makes them
+                nn.init.zeros_(pl_module.get_parameter(f"net.{name}.bn2.weight"))
+                nn.init.zeros_(pl_module.get_parameter(f"net.{name}.bn2.bias"))
+
+    module, images = Residual(), torch.randn(5, 1, 8, 8)
+    dense = macs(module, images), sum(parameter.numel() for parameter in module.parameters())
+    trainer = quiet_trainer(Silence(), SparsityMonitor(), max_epochs=1)
+    trainer.fit(module, DataLoader(images, batch_size=5))
+    small = slim(module, images)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert isinstance(small.get_submodule("net.layer2.1.bn2"), Nothing)
+    assert metrics["macs/ratio"] == pytest.approx(macs(small, images) / dense[0])
+    # conv1, conv2, bn1 and bn2 of both blocks; half of the last stage was padding, which the classifier does not read
+    lost = (2 * 9 * 8 * 8 + 4 * 8) + (9 * 8 * 16 + 9 * 16 * 16 + 4 * 16) + 10 * 8
+    assert metrics["params/ratio"] == pytest.approx((dense[1] - lost) / dense[1])

@@ -15,15 +15,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
+import train
 from lightning_prune import load_slim
 from lightning_prune.callbacks.best_pruned_checkpoint import BestPrunedCheckpoint
+from lightning_prune.callbacks.weight_files import load_weights
+from lightning_prune.errors import InputError
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.models.digits import digits_resnet
 from lightning_prune.report import read_metrics, read_summary
+from lightning_prune.typed import refuse_unread
 
 ROOT = Path(__file__).parents[1]
 SHORT = ["trainer.max_epochs=3", "trainer.limit_train_batches=4"]
@@ -154,7 +160,7 @@ def test_killed_run_resumes_in_its_folder_to_the_same_bits(tmp_path: Path) -> No
 
 
 def test_sweep_ends_in_one_table_and_one_picture(tmp_path: Path) -> None:
-    result = run("-m", "strategy=sfp", "sparsity=0.3,0.5", "seed=1,2", *SHORT, cwd=tmp_path)
+    result = run("-m", "strategy=[sfp,kd]", "sparsity=0.3,0.5", "seed=1,2", *SHORT, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     sweep = the(tmp_path.glob("multirun/*/*"))
     jobs = sorted(path.name for path in sweep.iterdir() if path.is_dir())
@@ -169,6 +175,169 @@ def test_sweep_ends_in_one_table_and_one_picture(tmp_path: Path) -> None:
         sweep.relative_to(tmp_path).as_posix()
     }
     assert re.search(r"^ *3 +0.5 +2 ", result.stdout, re.MULTILINE)
+    # One teacher for each seed, since that determines it, and none for each sparsity.
+    teachers = sorted(f"outputs/teachers/{path.name}" for path in tmp_path.glob("outputs/teachers/[!.]*"))
+    assert sorted(re.findall(r"Teacher: 3 epochs first, kept in (\S+)", result.stdout)) == teachers
+    assert sorted(re.findall(r"Teacher: taken from (\S+)", result.stdout)) == teachers
+    assert len(teachers) == 2
+    rows = [read_summary(sweep / job / "summary.json").rows for job in jobs]
+    assert [row.name for row in rows[0]] == ["teacher", "dense", "masked", "slim"]
+    assert [r[0].accuracy for r in rows[:2]] == [r[0].accuracy for r in rows[2:]]
+
+
+def states(folder: Path, cwd: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the weights that every stage of a run ended with."""
+    files = {name: folder / f"{name}.pt" for name in ("slim", "finetuned")}
+    files |= {"run": folder / "checkpoints/last.ckpt", "finetune": folder / "finetune/checkpoints/last.ckpt"}
+    files |= {"teacher": the(cwd.glob("outputs/teachers/[!.]*")) / "checkpoints/last.ckpt"}
+    return {name: torch.load(file, weights_only=True)["state_dict"] for name, file in files.items()}
+
+
+def test_run_killed_in_each_stage_ends_at_the_same_bits(tmp_path: Path) -> None:
+    options = ["strategy=[sfp,kd]", "finetune=kd", "logger=csv", "trainer.max_epochs=4", "teacher.epochs=6"]
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole = subprocess.Popen(command(*options), cwd=tmp_path / "whole", env=environment(), stdout=subprocess.DEVNULL)
+    cwd, arguments = tmp_path / "killed", options
+    for stage in ("outputs/teachers/*.part", "outputs/2*/*/finetune"):
+        process = subprocess.Popen(command(*arguments), cwd=cwd, env=environment(), stdout=subprocess.DEVNULL)
+        while process.poll() is None and not list(cwd.glob(f"{stage}/checkpoints/last.ckpt")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        folder = the(cwd.glob("outputs/2*/*"))
+        arguments = [f"resume={folder.relative_to(cwd)}"]
+    assert not (folder / "summary.json").exists()
+    last = run(*arguments, cwd=cwd)
+    assert last.returncode == 0, last.stderr
+    assert "Teacher: taken from outputs/teachers/" in last.stdout
+    assert whole.wait() == 0
+    unbroken = the((tmp_path / "whole").glob("outputs/2*/*"))
+    expected, found = states(unbroken, tmp_path / "whole"), states(folder, cwd)
+    for name, state in expected.items():
+        assert state.keys() == found[name].keys()
+        assert all(torch.equal(tensor, found[name][key]) for key, tensor in state.items()), name
+    rows = [read_summary(f / "summary.json").rows for f in (unbroken, folder)]
+    assert [row.name for row in rows[0]] == ["teacher", "dense", "masked", "slim", "fine-tuned"]
+    assert [(row.name, row.accuracy) for row in rows[0]] == [(row.name, row.accuracy) for row in rows[1]]
+
+
+def test_gal_trains_a_teacher_searches_and_finetunes(tmp_path: Path) -> None:
+    result = run("strategy=gal", *SHORT, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    folder = the(tmp_path.glob("outputs/2*/*"))
+    rows = {row.name: row for row in read_summary(folder / "summary.json").rows}
+    assert list(rows) == ["teacher", "masked", "slim", "fine-tuned"]
+    assert rows["slim"].accuracy == rows["masked"].accuracy
+    assert rows["fine-tuned"].profile.macs == rows["slim"].profile.macs < 0.8 * rows["teacher"].profile.macs
+    small = load_slim(ImageClassifier(digits_resnet(), 10), folder / "finetuned.pt")
+    tuned = torch.load(folder / "finetune/checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(tensor, tuned[name]) for name, tensor in small.state_dict().items())
+    teacher = the(tmp_path.glob("outputs/teachers/[!.]*"))
+    assert {path.name for path in teacher.iterdir()} == {"config.yaml", "checkpoints", "csv"}
+    load_weights(digits_resnet(), teacher)
+    # Every stage has its own curves, and the two that are logged to W&B are two runs of it.
+    lengths = [len(read_metrics(stage)["val/accuracy"]) for stage in (teacher, folder, folder / "finetune")]
+    assert lengths == [3, 3, 2]
+    run_id = OmegaConf.load(folder / "config.yaml").run_id
+    for stage, name in ((folder, run_id), (folder / "finetune", f"{run_id}-finetune")):
+        curves = wandb_history(the(stage.glob(f"wandb/offline-run-*/run-{name}.wandb")))
+        assert [v for _, v in curves["val/accuracy"]] == pytest.approx([*read_metrics(stage)["val/accuracy"].values()])
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", overrides=["logger=csv", "run_folder=run", "run_id=run", *overrides])
+    cfg.overrides = list(overrides)
+    return cfg
+
+
+def test_teachers_are_told_apart_by_what_determines_them() -> None:
+    same = [
+        ["strategy=kd"],
+        ["strategy=gal", "sparsity=0.7", "finetune=kd", "logger=tensorboard", "checkpoint_every_n_steps=3"],
+        ["strategy=kd", "optimizer=adamw", "scheduler=cosine", "trainer.max_epochs=9", "teacher.epochs=20"],
+    ]
+    others = [
+        ["seed=1"],
+        ["teacher.epochs=21"],
+        ["teacher.optimizer.lr=0.2"],
+        ["scheduler@teacher.scheduler=cosine"],
+        ["model@teacher.model=resnet20"],
+        ["data.batch_size=32"],
+        ["trainer.limit_train_batches=4"],
+    ]
+    assert len({train.teaching(composed(*overrides)).run_folder for overrides in same}) == 1
+    assert len({train.teaching(composed(*overrides)).run_folder for overrides in [*same, *others]}) == 1 + len(others)
+
+
+def test_stages_have_lengths_and_schedules_of_their_own() -> None:
+    cfg = composed("strategy=gal", "trainer.max_epochs=40", "teacher.epochs=10", "+trainer.max_steps=7")
+    own = [cfg, train.teaching(cfg), train.finetuning(cfg)]
+    assert [stage.trainer.max_epochs for stage in own] == [40, 10, 20]
+    assert [stage.trainer.max_steps for stage in own] == [7, -1, -1]
+    assert [list(stage.scheduler.milestones) for stage in own] == [[12, 24, 36], [3, 6, 8], [6, 12, 16]]
+    assert [stage.optimizer.lr for stage in own] == pytest.approx([0.01, 0.1, 0.001])
+    assert [stage.optimizer.weight_decay for stage in own] == [2e-4, 5e-4, 2e-4]
+    assert [list(stage.strategy) for stage in own] == [["gal"], [], []]
+
+
+def test_command_line_wins_over_what_gal_chooses() -> None:
+    assert composed("strategy=gal", "finetune=none").finetune is None
+    assert list(composed("strategy=gal", "finetune=kd").finetune.strategy) == ["kd"]
+    cfg = composed("strategy=gal", "optimizer=adamw", "scheduler=cosine")
+    assert "momentum" not in cfg.optimizer
+    assert "milestones" not in cfg.scheduler
+
+
+def test_teacher_of_another_run_has_its_architecture_and_must_fit_the_data(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    OmegaConf.save({"model": {"_target_": "lightning_prune.models.resnet.resnet20"}}, tmp_path / "config.yaml")
+    torch.save(ImageClassifier(digits_resnet(num_classes=7), 7).state_dict(), tmp_path / "checkpoints/best.ckpt")
+    for checkpoint in (tmp_path, tmp_path / "checkpoints/best.ckpt"):
+        cfg = composed("strategy=kd", f"teacher.checkpoint={checkpoint}")
+        train.settle_paths(cfg)
+        assert cfg.teacher.model["_target_"].endswith("resnet20")
+    cfg = composed("strategy=kd", f"teacher.checkpoint={tmp_path}", "model@teacher.model=digits_resnet")
+    cfg.run_folder = str(tmp_path / "run")
+    train.settle_paths(cfg)
+    with pytest.raises(
+        CompactHydraException, match=r"of \(10.*got \(7.*expected a teacher of 1 channels and 10 classes"
+    ) as raised:
+        train.run_stages(cfg)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["strategy=sfp", "teacher.epochs=3"], "expected a strategy that has a teacher, got teacher.epochs=3 with st"),
+        (["model@teacher.model=resnet56"], "expected a strategy that has a teacher, got model@teacher.model=resnet56"),
+        (
+            ["strategy=kd", "teacher.checkpoint=x", "teacher.optimizer.lr=1"],
+            "expected a teacher to train, got teacher.optimizer.lr=1 with teacher.checkpoint=x",
+        ),
+    ],
+)
+def test_options_of_a_teacher_that_nobody_reads_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        refuse_unread(OmegaConf.to_container(composed(*overrides)), overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["strategy=kd", "teacher.epochs=0"], "expected teacher.epochs to be at least 1, got 0"),
+        (["strategy=sfp", "finetune=labels", "finetune.epochs=0.5"], "expected finetune.epochs to be at least 1, got"),
+        (["strategy=kd", "finetune=labels"], "expected a strategy that prunes before fine-tuning, got strategy=[kd]"),
+        (["strategy=[sfp,kd]", "sparsity=1.2"], "Error in strategy.sfp: expected sparsity in [0, 1), got 1.2"),
+        (["strategy=kd", "strategy.kd.weight=-1"], "Error in strategy.kd: expected weight"),
+    ],
+)
+def test_mistakes_end_before_a_teacher_is_trained(overrides: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(CompactHydraException, match=re.escape(message)):
+        train.run_stages(composed(*overrides, f"teacher.folder={tmp_path}", f"run_folder={tmp_path}/run"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_mistake_in_one_job_of_a_sweep_does_not_cost_the_others(tmp_path: Path) -> None:
@@ -248,15 +417,18 @@ def test_help_lists_the_groups(tmp_path: Path) -> None:
     result = run("--help", cwd=tmp_path)
     assert result.returncode == 0
     assert re.search(r"strategy: .*fpgm.*sfp", result.stdout)
+    assert re.search(r"finetune: kd, labels, none", result.stdout)
     assert "sparsity: 0.4" in result.stdout
 
 
 def test_two_processes_make_one_run(tmp_path: Path) -> None:
     together = ["trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp"]
-    result = run("strategy=gmp", "logger=csv", *together, *SHORT, cwd=tmp_path)
+    result = run("strategy=[gmp,kd]", "finetune=kd", "logger=csv", *together, *SHORT, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    folder = the(tmp_path.glob("outputs/*/*"))
-    assert [row.name for row in read_summary(folder / "summary.json").rows] == ["masked", "slim"]
+    folder = the(tmp_path.glob("outputs/2*/*"))
+    rows = {row.name: row for row in read_summary(folder / "summary.json").rows}
+    assert list(rows) == ["teacher", "masked", "slim", "fine-tuned"]
+    assert rows["fine-tuned"].profile.nonzeros == rows["slim"].profile.nonzeros < 0.7 * rows["teacher"].profile.nonzeros
     again = run("strategy=gmp", f"hydra.run.dir={folder}", cwd=tmp_path)
     assert "expected a new folder for a new run" in again.stderr
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_prune.callbacks.loop_state import (
@@ -14,12 +14,13 @@ from lightning_prune.callbacks.loop_state import (
     moved,
     restore_loop,
 )
+from lightning_prune.callbacks.order import Place, Placed
 from lightning_prune.callbacks.random_state import random_state, set_random_state
 
 State = dict[str, Any]
 
 
-class ExactResume(Callback):
+class ExactResume(Placed):
     """Let a run that is stopped and resumed from any checkpoint end with the bits of one that was never stopped.
 
     Put it behind the other callbacks of any Trainer; a run that is not resumed stays as it is. Each checkpoint gets
@@ -39,9 +40,15 @@ class ExactResume(Callback):
     starts. Generators that are not the global ones are their owner's to save.
     """
 
+    place = Place.RESUMING
+
     def __init__(self) -> None:
         self._loaded: State | None = None
         self._draws: list[State] = []  # random states before the epoch's iterators and before its first batch
+
+    def objection(self, other: Placed) -> str | None:
+        """Return why another callback makes no sense beside this one; None if it does."""
+        return "one saves the state of the whole run" if isinstance(other, ExactResume) else None
 
     # Saving -----------------------------------------------------------------------------------------------------------
 
@@ -76,7 +83,8 @@ class ExactResume(Callback):
     # Resuming ---------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget an earlier fit; a checkpoint's state is loaded after this."""
+        """Take its place, and forget an earlier fit; a checkpoint's state is loaded after this."""
+        super().setup(trainer, pl_module, stage)
         self._loaded = None
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: State) -> None:

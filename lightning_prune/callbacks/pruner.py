@@ -4,20 +4,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.callbacks.agreement import check_agreement
 from lightning_prune.callbacks.example_input import batch_input, given_input
+from lightning_prune.callbacks.order import Place, Placed
 from lightning_prune.callbacks.sharding import refuse_sharding
 from lightning_prune.granularities.granularity import Granularity
 from lightning_prune.held_masks import HeldMasks
 from lightning_prune.tracing import ExampleInput
 
 
-class Pruner(Callback, ABC):
+class Pruner(Placed, ABC):
     """Hold masks over a module's parameters while it trains: after every optimizer step, and in every validation.
 
     Args:
@@ -25,6 +26,8 @@ class Pruner(Callback, ABC):
         example_input: What `forward` takes, a tensor or a tuple; None for the module's `example_input_array`, or else
             the first training batch.
     """
+
+    place = Place.PRUNING
 
     def __init__(self, granularity: Granularity, example_input: ExampleInput | None) -> None:
         self.granularity = granularity
@@ -70,7 +73,8 @@ class Pruner(Callback, ABC):
         return None if self._held is None else self._held.masks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start anew for each fit, but with the masks of an earlier one on the same module."""
+        """Take its place, and start anew for each fit, but with the masks of an earlier one on the same module."""
+        super().setup(trainer, pl_module, stage)
         if stage == "fit":
             kept = self.state_dict() if self._held is not None and self._held.belong_to(pl_module) else None
             self._forget()

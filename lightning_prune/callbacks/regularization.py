@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_prune.callbacks.arguments import at_least_zero
+from lightning_prune.callbacks.order import Place, Placed
 from lightning_prune.callbacks.patterns import by_layer, check_each, some
 from lightning_prune.callbacks.sharding import refuse_sharding
 from lightning_prune.errors import InputError
@@ -46,7 +47,7 @@ def l2(units: Tensor) -> Tensor:
     return units.square().sum() / 2
 
 
-class Regularization(Callback):
+class Regularization(Placed):
     """Add a penalty on the weights to every training loss, so that what is not needed becomes small.
 
     It makes units small, not zero: a pruner beside it, or after it, removes them. The weights are those of all layers
@@ -70,6 +71,8 @@ class Regularization(Callback):
         is its lambda_g. Scardapane et al., Group Sparse Regularization for Deep Neural Networks, 2016,
         arXiv:1607.00485, is the sum of two, `Channel(dim=1)` and `Element()`.
     """
+
+    place = Place.REGULARIZATION
 
     def __init__(
         self,

@@ -1,14 +1,15 @@
 """Curves of what is left of a model while it is pruned."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_prune.callbacks.example_input import batch_input, given_input
+from lightning_prune.callbacks.order import Place, Placed
 from lightning_prune.callbacks.pruner import pruners
 from lightning_prune.coupling import Coupling, Group, couple
 from lightning_prune.granularities.channel import Channel
@@ -16,19 +17,21 @@ from lightning_prune.tracing import ExampleInput, holder
 from lightning_prune.weights import layer_weights
 
 
-class SparsityMonitor(Callback):
+class SparsityMonitor(Placed):
     """Log, at the end of every epoch, the sparsity counted in the weights and the size of the model that is left.
 
     * `sparsity/total`: fraction of exact zeros among the weights of all layers, trained or not, also shown in the
       progress bar; biases, normalizations and embeddings do not count.
     * `sparsity/<layer>`: the same for one layer, or `sparsity/<weight>` for each weight of a layer that has several.
     * `macs/ratio`, `params/ratio`: multiply-accumulates and parameters of the model without the channels whose filters
-      are all zero, over those of the dense model.
+      are all zero, and without the blocks and branches that give nothing but zeros, over those of the dense model.
 
     Args:
         example_input: What `forward` takes, a tensor or a tuple; by default that of a pruner beside it, or else the
             module's `example_input_array`, or else the first training batch.
     """
+
+    place = Place.MEASURING
 
     def __init__(self, example_input: ExampleInput | None = None) -> None:
         self.example_input = example_input
@@ -36,7 +39,8 @@ class SparsityMonitor(Callback):
         self._groups: list[Group] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget the model of an earlier fit."""
+        """Take its place, and forget the model of an earlier fit."""
+        super().setup(trainer, pl_module, stage)
         self._coupling = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,7 +86,11 @@ def measure(model: nn.Module, coupling: Coupling, groups: list[Group]) -> dict[s
         f"sparsity/{name}": zero / size for name, zero, size in zip(_labels(weights), zeros, sizes, strict=True)
     }
     tensors = dict(model.named_parameters())
-    keep = coupling.keep(coupling.without(groups, [silent_units(tensors, group) for group in groups]))
+    silent = coupling.silent(tensors)
+    dead = {name for one in silent for name in one.stored}
+    pruned = [silent_units(tensors, group, dead) for group in groups]
+    removed = coupling.without(groups, pruned, silent)
+    keep = coupling.keep(removed, coupling.leaving(silent, removed))
     names = set(tensors)
     metrics["macs/ratio"] = coupling.macs(keep) / max(1, coupling.macs({}))
     metrics["params/ratio"] = coupling.parameters(keep, names) / max(1, coupling.parameters({}, names))
@@ -100,11 +108,12 @@ def _labels(names: Iterable[str]) -> list[str]:
     return [layer if layer and weights[layer] == 1 else name for name, layer in layers.items()]
 
 
-def silent_units(tensors: Mapping[str, Tensor], group: Group) -> Tensor:
-    """Return `(n_units,)` bool: the units of a group whose filters are all zero."""
+def silent_units(tensors: Mapping[str, Tensor], group: Group, dead: Collection[str] = ()) -> Tensor:
+    """Return `(n_units,)` bool: the units of a group whose filters are all zero, or among the `dead` tensors."""
     silent = torch.ones(group.size, dtype=torch.bool)
     for member in group.filters:
-        tensor = tensors[member.name]
-        zero = (Channel(member.dim).units(tensor) == 0).all(dim=1).cpu()
-        silent &= zero[member.index].all(dim=1)
+        if member.name not in dead:
+            tensor = tensors[member.name]
+            zero = (Channel(member.dim).units(tensor) == 0).all(dim=1).cpu()
+            silent &= zero[member.index].all(dim=1)
     return silent

@@ -32,4 +32,4 @@ class Hint:
             InputError: If the shapes differ.
         """
         fits = student.shape == teacher.shape
-        return F.mse_loss(*pair(student, teacher, fits, "features of one shape (an adapter makes them so)"))
+        return F.mse_loss(*pair(student, teacher, fits, "features of one shape (adapt=True makes them so)"))

@@ -45,6 +45,7 @@ METHODS = (
     + [f"strategy=gmp granularity={name}" for name in options("granularity")]
     + [f"strategy=gmp granularity=filter criterion={name}" for name in options("criterion")]
     + [f"strategy=gmp schedule={name}" for name in options("schedule")]
+    + [f"strategy=kd distillation={name}" for name in options("distillation")]
 )
 
 
@@ -139,7 +140,10 @@ def test_every_method_ends_in_an_equal_slim_model(overrides: str, tmp_path: Path
         assert torch.equal(again(images), slimmed)
 
 
-PAIRS = [(one, other) for one in ("gmp", "sfp") for other in options("strategy") if other not in (one, "none")]
+PAIRS = [
+    (one, other) for one in ("gmp", "sfp", "kd") for other in options("strategy") if other not in (one, "none", "gal")
+]
+"""GAL refuses all others, by name; see tests/test_gal_pruning.py."""
 
 
 @pytest.mark.filterwarnings("ignore:The last units go at learning rate")

@@ -1,0 +1,55 @@
+"""The order in which the callbacks of this package work, whatever their order in the trainer's list."""
+
+from enum import IntEnum, auto
+from itertools import permutations
+from typing import ClassVar
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_prune.errors import InputError
+
+
+class Place(IntEnum):
+    """When a callback works among the others, in each hook."""
+
+    DISTILLATION = auto()
+    """It copies the student before anything is done to it."""
+    REGULARIZATION = auto()
+    PRUNING = auto()
+    MEASURING = auto()
+    """It looks at what the others have left."""
+    RESUMING = auto()
+    """It notes and restores the random state behind all that draw from it."""
+
+
+class Placed(Callback):
+    """A callback that works at a declared place, wherever the trainer's list has it."""
+
+    place: ClassVar[Place]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take its place; all callbacks make sense together from here on."""
+        if stage == "fit":
+            arrange(trainer)
+
+    def objection(self, other: "Placed") -> str | None:
+        """Return why another callback makes no sense beside this one; None if it does."""
+        return None
+
+
+def arrange(trainer: Trainer) -> None:
+    """Put this package's callbacks into their order, at the places that they occupy together; others stay.
+
+    The hooks of the stage in which this is called go on in the old order, and all later ones come in the new.
+
+    Raises:
+        InputError: If callbacks make no sense together.
+    """
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    placed = [callback for callback in callbacks if isinstance(callback, Placed)]
+    for one, other in permutations(placed, 2):
+        if (reason := one.objection(other)) is not None:
+            raise InputError(f"expected {type(one).__name__} without {type(other).__name__} beside it: {reason}")
+    own = iter(sorted(placed, key=lambda callback: callback.place))
+    # A new list, since Lightning is walking through the old one.
+    trainer.callbacks = [next(own) if isinstance(callback, Placed) else callback for callback in callbacks]  # type: ignore[attr-defined]

@@ -1,0 +1,297 @@
+"""A frozen network that sees what the network in training sees."""
+
+import copy
+import os
+import types
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.plugins.precision import Precision
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lightning_prune.callbacks.example_input import given_input
+from lightning_prune.callbacks.logits import are_logits, check_logits, described
+from lightning_prune.callbacks.sharding import refuse_sharding
+from lightning_prune.callbacks.step_recorder import Call, StepRecorder, submodule
+from lightning_prune.callbacks.undisturbed import undisturbed
+from lightning_prune.callbacks.weight_files import copy_weights, fingerprint, load_weights
+from lightning_prune.errors import InputError
+
+
+class Teacher:
+    """Run a frozen network on what the student was given in a training step.
+
+    A callback calls `setup`, `start`, `begin_step` and `stop` in its own hooks and, in a loss term, `logits` and
+    `features`. The teacher runs without gradients and is in no checkpoint. One that was passed in is given back as it
+    was.
+
+    Args:
+        network: The teacher; None for a copy of the student as it is in `setup`, before a checkpoint is resumed.
+        checkpoint: File or run folder whose weights the teacher gets; see `load_weights`.
+        part: Name of the student in the module, such as `"net"`; `""` for the module and its `forward`.
+        layers: Names, in student and teacher, of the layers that `features` returns.
+        evaluating: Whether it is in eval mode; in training mode its buffers stay as they are, too.
+
+    Raises:
+        InputError: If the checkpoint does not fit.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        part: str = "",
+        layers: Sequence[tuple[str, str]] = (),
+        evaluating: bool = True,
+    ) -> None:
+        if network is not None and checkpoint is not None:
+            load_weights(network, checkpoint)
+        self.part = part
+        self._given = network
+        self._checkpoint = checkpoint
+        self._layers = tuple(layers)
+        self._evaluating = evaluating
+        self._network = network
+        self._fingerprint = ""
+        self._modes: list[tuple[nn.Module, bool]] = []
+        self._recorder = StepRecorder(f"the student, {part}," if part else "the module itself")
+        self._student_layers = [StepRecorder(f"the student's {name}") for name, _ in self._layers]
+        self._teacher_layers = [StepRecorder(f"the teacher's {name}") for _, name in self._layers]
+        self._entries: tuple[Any, ...] = ()
+        self._direct = 0  # entries of the last batch that were the student's arguments; 0 if it had others
+        self._ahead: tuple[Any, ...] = ()
+        self._outputs: tuple[Any, ...] = ()
+        self._features: list[tuple[Tensor, Tensor]] = []
+        self.example_features: list[tuple[Tensor, Tensor]] = []
+        """What `features` returns for the module's example input; empty before `start`, and if there is none."""
+
+    # The run ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def network(self) -> nn.Module:
+        """The teacher; after `setup`."""
+        if self._network is None:
+            raise RuntimeError("expected Teacher.setup before its network is asked for")
+        return self._network
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Copy the student if there is no other teacher, and see that all processes have the same.
+
+        Raises:
+            InputError: If the student has no weights yet, or processes were given different teachers.
+        """
+        if self._given is None:
+            self._network = self._copy_of_student(trainer, pl_module)
+        else:
+            self._network = self._given
+        self._fingerprint = fingerprint(self.network)
+        same = self._fingerprint == trainer.strategy.broadcast(self._fingerprint)
+        if not trainer.strategy.reduce_boolean_decision(same):
+            raise InputError("expected the same teacher in all processes, got different weights; load them from a file")
+
+    def start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Move the teacher to the student, hook into both, and compare their outputs if an example input is known.
+
+        Raises:
+            InputError: If the teacher is a part of the module, a name does not exist, or the outputs do not fit.
+        """
+        refuse_sharding(trainer)
+        student = submodule(pl_module, self.part, "the student")
+        refuse_shared(self.network, pl_module)
+        self._modes = [(module, module.training) for module in self.network.modules()]
+        plugin = trainer.precision_plugin
+        if type(plugin).convert_module is not Precision.convert_module:
+            # A copy, since a teacher that was passed in would come back with rounded weights.
+            self._network = plugin.convert_module(copy.deepcopy(self.network))
+        self.network.to(pl_module.device).eval()
+        self._recorder.attach(student)
+        for (own, others), one, other in zip(self._layers, self._student_layers, self._teacher_layers, strict=True):
+            one.attach(submodule(student, own, "a layer of the student"))
+            other.attach(submodule(self.network, others, "a layer of the teacher"))
+        # What was compiled before runs without the hooks, since torch does not look for new ones.
+        torch.compiler.reset()
+        self._compare_on_example(trainer, pl_module)
+
+    def begin_step(self, trainer: Trainer, batch: Any = None) -> None:
+        """Forget the last step's record, and answer the batch ahead if the last one was given to the student as it was.
+
+        Before the student has run, with what it keeps for its backward pass, the teacher takes less time.
+
+        Args:
+            trainer: The trainer.
+            batch: The batch of the step; None for no answer ahead.
+        """
+        self._outputs, self._features, self._ahead = (), [], ()
+        for recorder in (self._recorder, *self._student_layers):
+            recorder.begin()
+        self._entries = tuple(batch) if isinstance(batch, Sequence) else () if batch is None else (batch,)
+        if 0 < self._direct <= len(self._entries):
+            with torch.no_grad(), trainer.precision_plugin.forward_context():
+                self._ahead = (self._answer(Call(self._entries[: self._direct], {}, None)),)
+
+    def logits(self, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the logits of the step that runs, the student's with their graph, `(n, classes)` each.
+
+        Args:
+            known: What the teacher would say, `(n, classes)`; it does not run then.
+
+        Raises:
+            InputError: If the student was not called once in this step, or one of both returns no such logits.
+        """
+        self._run(known)
+        student, teacher = self._outputs
+        check_logits(student, teacher)
+        return student, teacher
+
+    def features(self) -> list[tuple[Tensor, Tensor]]:
+        """Return what the layers of student and teacher gave in the step that runs, in the order of `layers`.
+
+        Raises:
+            InputError: If a layer was not called once in this step, or does not return a tensor.
+        """
+        self._run()
+        return self._features
+
+    @property
+    def batch_size(self) -> int:
+        """Samples that the student was given in the step that runs; after `logits` or `features`."""
+        return len(self._outputs[0]) if self._outputs and isinstance(self._outputs[0], Tensor) else 1
+
+    def was_given(self, tensor: Any) -> bool:
+        """Return whether the student, where it was called at all, was given this very tensor first."""
+        return not self._recorder.has_calls or self._recorder.first_argument is tensor
+
+    def end_step(self) -> None:
+        """Let go of the step's tensors, and record nothing until the next."""
+        self._outputs, self._features, self._ahead, self._entries = (), [], (), ()
+        for recorder in (self._recorder, *self._student_layers):
+            recorder.stop()
+
+    def stop(self) -> None:
+        """Leave the student, and give the teacher back as it was."""
+        for recorder in (self._recorder, *self._student_layers, *self._teacher_layers):
+            recorder.detach()
+        for module, training in self._modes:
+            module.training = training
+        self._modes, self._outputs, self._features, self.example_features = [], (), [], []
+        self._ahead, self._entries, self._direct = (), (), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a hash of the weights, and how the next step begins."""
+        return {"fingerprint": self._fingerprint, "direct": self._direct}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare with the teacher of the run that is resumed.
+
+        Raises:
+            InputError: If it is another one.
+        """
+        self._direct = state_dict["direct"]
+        if state_dict["fingerprint"] != self._fingerprint:
+            hint = "build the module with the same initial weights" if self._given is None else "pass the same network"
+            raise InputError(
+                f"expected the teacher that the run to resume began with, got one with other weights; {hint}"
+            )
+
+    def give_weights_to(self, pl_module: LightningModule) -> None:
+        """Let the student begin with the weights of the teacher.
+
+        Raises:
+            InputError: If it is of another architecture.
+        """
+        copy_weights(self.network, submodule(pl_module, self.part, "the student"))
+
+    # The parts --------------------------------------------------------------------------------------------------------
+
+    def _copy_of_student(self, trainer: Trainer, pl_module: LightningModule) -> nn.Module:
+        student = submodule(pl_module, self.part, "the student")
+        if next(student.parameters(), None) is None:
+            raise InputError(
+                f"expected a student with weights when the fit is set up, got {type(student).__name__} without; build "
+                "it in __init__, or pass a teacher"
+            )
+        network = copy.deepcopy(student).requires_grad_(False)
+        if isinstance(network, LightningModule) and isinstance(vars(network).get("forward"), types.FunctionType):
+            del vars(network)["forward"]  # what Lightning has compiled still runs the student
+        if self._checkpoint is not None:
+            load_weights(network, self._checkpoint)
+        if trainer.world_size > 1:
+            network.load_state_dict(trainer.strategy.broadcast(network.state_dict()))
+        return network
+
+    def _compare_on_example(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        arguments = given_input(pl_module, None)
+        if arguments is None:
+            return
+        convert = trainer.precision_plugin.convert_input
+        with undisturbed(trainer, pl_module):
+            self.begin_step(trainer)
+            pl_module(*(convert(argument.to(pl_module.device)) for argument in arguments))
+            if self._recorder.has_calls:
+                self._run()
+                self.example_features = self._features
+                if all(map(are_logits, self._outputs)):  # else the training step may still call it otherwise
+                    self.logits()
+        self.end_step()
+
+    @torch.no_grad()
+    def _run(self, known: Tensor | None = None) -> None:
+        """Take in the student's call, and have the teacher answer it; without a new call, nothing changes."""
+        if self._outputs and not self._recorder.has_calls:
+            return
+        call = self._recorder.take()
+        if known is not None:
+            self._outputs = call.output, known
+            return
+        own = [_tensor(recorder) for recorder in self._student_layers]
+        answered = self._ahead and self._is_direct(call, self._direct)
+        self._outputs = call.output, self._ahead[0] if answered else self._answer(call)
+        self._direct = len(call.arguments) if self._is_direct(call, len(call.arguments)) else 0
+        self._features = list(zip(own, map(_tensor, self._teacher_layers), strict=True))
+
+    def _is_direct(self, call: Call, number: int) -> bool:
+        """Return whether the student was given just the first entries of the batch."""
+        given, entries = call.arguments, self._entries[:number]
+        same = len(given) == len(entries) and all(one is other for one, other in zip(given, entries, strict=True))
+        return same and not call.keywords
+
+    def _answer(self, call: Call) -> Any:
+        for recorder in self._teacher_layers:
+            recorder.begin()
+        self.network.train(not self._evaluating)
+        if self._evaluating:
+            return self.network(*call.arguments, **call.keywords)
+        buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        return functional_call(self.network, buffers, call.arguments, dict(call.keywords))
+
+
+def refuse_shared(network: nn.Module, module: nn.Module) -> None:
+    """Refuse a teacher that the optimizer of a module would train.
+
+    Raises:
+        InputError: If they have a parameter in common.
+    """
+    own = {id(parameter) for parameter in module.parameters()}
+    for name, parameter in network.named_parameters():
+        if id(parameter) in own:
+            raise InputError(
+                f"expected a teacher apart from the module in training, got one that shares {name} with it; pass "
+                "copy.deepcopy(teacher), and keep no teacher in the module"
+            )
+
+
+def average_gradients(trainer: Trainer, parameters: Iterable[nn.Parameter]) -> None:
+    """Average the gradients of parameters that belong to no module of the trainer over all processes."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = trainer.strategy.reduce(parameter.grad, reduce_op="mean")
+
+
+def _tensor(recorder: StepRecorder) -> Tensor:
+    output = recorder.take().output
+    if not isinstance(output, Tensor):
+        raise InputError(f"expected a tensor from {recorder.name}, got {described(output)}; name another layer")
+    return output

@@ -1,0 +1,113 @@
+"""The models of a run side by side: what they get right on the test set, and what they cost."""
+
+import copy
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from rich.console import Console
+from torch import Tensor
+
+from lightning_prune.callbacks.pruner import Pruner
+from lightning_prune.profiling import profile_all
+from lightning_prune.report import EndTable, Json, Row, in_words, plot_curves, write_summary
+from lightning_prune.slimming import slim
+
+Module = TypeVar("Module", bound=LightningModule)
+
+
+def ending(module: Module, pruners: Collection[Pruner], example_input: Tensor) -> dict[str, Module]:
+    """Return the models that a training ends with, by name: `dense`, unless that is not known, `masked` and `slim`.
+
+    Args:
+        module: As it is after training.
+        pruners: Those it was trained with; without one it is `dense`, and nothing else is returned.
+        example_input: What its `forward` takes.
+    """
+    if not pruners:
+        return {"dense": module}
+    models = {"masked": module, "slim": slim(module, example_input)}
+    states = [pruner.dense_state for pruner in pruners]
+    if len(states) > 1 or states[0] is None:
+        return models
+    dense = copy.deepcopy(module)
+    dense.load_state_dict(states[0])
+    return {"dense": dense, **models}
+
+
+class Comparison:
+    """Test models when they are there, and measure all of them together at the end, so that their latencies compare.
+
+    Args:
+        data: Predicted is what its `predict_dataloader` gives; a module's `predict_step` returns logits and labels.
+        accelerator: What predicts, as the Trainer takes it; costs are measured on the CPU.
+        precision: In which it does.
+    """
+
+    def __init__(self, data: LightningDataModule, accelerator: str, precision: Any) -> None:
+        self._data, self._accelerator, self._precision = data, accelerator, precision
+        self.models: dict[str, LightningModule] = {}
+        self.classes: dict[str, Tensor] = {}
+        """The predicted class of every test image, `(n,)`, by model."""
+        self._accuracies: dict[str, float] = {}
+
+    def add(self, models: Mapping[str, LightningModule], trainer: Trainer) -> None:
+        """Test models by name, and tell the loggers of a trainer."""
+        for name, model in models.items():
+            self.classes[name], labels = self._predict(model)
+            self._accuracies[name] = float((self.classes[name] == labels).double().mean())
+            self.models[name] = model
+        results = {f"test/accuracy_{name}": self._accuracies[name] for name in models}
+        for logger in trainer.loggers:
+            logger.log_metrics(results, step=trainer.global_step)
+
+    def rows(self, example_input: Tensor) -> list[Row]:
+        """Return what is known of all models, in the order in which they came.
+
+        Args:
+            example_input: The batch whose latency is measured, on the CPU.
+        """
+        profiles = profile_all([model.cpu() for model in self.models.values()], example_input)
+        return [Row(*entries) for entries in zip(self.models, self._accuracies.values(), profiles, strict=True)]
+
+    def report(
+        self, run_folder: Path, rows: Sequence[Row], pruners: Mapping[str, Pruner], extra: Mapping[str, Json]
+    ) -> None:
+        """Write `summary.json` and `curves.png` into a run's folder, and print the table of its models.
+
+        Args:
+            run_folder: With the logged curves of the training that pruned.
+            rows: See `rows`.
+            pruners: Those of that training, by the name of their strategy.
+            extra: What the summary says besides; see `write_summary`.
+        """
+        equal = torch.equal(self.classes["masked"], self.classes["slim"]) if pruners else None
+        reports = {name: text for name, p in pruners.items() if (text := p.report(self.models["masked"]))}
+        results = {"predictions_equal": equal, "pruning": reports}
+        write_summary(run_folder / "summary.json", rows, {**extra, **results})
+        final_epochs = [pruner.final_epoch for pruner in pruners.values() if pruner.final_epoch is not None]
+        plot_curves(run_folder, rows, hard_from_epoch=max(final_epochs, default=None))
+        console = Console()
+        console.print(EndTable(rows))
+        files = sorted(path.name for path in run_folder.iterdir() if not path.name.startswith("."))
+        lines = [f"{name}: {in_words(text)}" for name, text in reports.items()]
+        for line in [*lines, f"In {os.path.relpath(run_folder)}: {', '.join(files)}"]:
+            console.print(f"\n{line}", markup=False, highlight=False, soft_wrap=True)
+
+    def _predict(self, model: LightningModule) -> tuple[Tensor, Tensor]:
+        """Return the predicted and the true classes of all test images, on one device and with no logger."""
+        tester = Trainer(
+            accelerator=self._accelerator,
+            devices=1,
+            precision=self._precision,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        batches: Any = tester.predict(model, datamodule=self._data)
+        logits, labels = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
+        return logits.argmax(dim=1), labels
