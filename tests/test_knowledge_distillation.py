@@ -528,6 +528,6 @@ def test_two_of_a_kind_are_refused() -> None:
     with pytest.raises(RuntimeError, match="more than one stateful callback of type `KnowledgeDistillation`"):
         quiet_trainer(distillation(), distillation())
     with pytest.raises(
-        InputError, match="expected ExactResume without .* beside it: one saves the state of the whole run"
+        InputError, match=r"expected ExactResume without .* beside it: one saves the state of the whole run"
     ):
         fit(seeded(), distillation(), ExactResume(), ExactResume())
