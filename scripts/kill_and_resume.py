@@ -1,14 +1,16 @@
 """Kill runs of train.py at random moments, resume them, and compare every bit with a run that was never stopped.
 
 Each round starts the same run anew, stops it by SIGKILL or SIGTERM, resumes it, and so on for `--kills` times before
-it may end. Compared are the last and the best checkpoint (weights, optimizer, schedule, callbacks, random state), the
-curves, and the accuracies of the summary. The exit code is 1 if anything differs.
+it may end. Compared are, in every stage (a teacher, the run itself, fine-tuning), the last and the best checkpoint
+(weights, optimizer, schedule, callbacks, random state) and the curves, and the accuracies of the summary. The exit code
+is 1 if anything differs.
 
-    python scripts/kill_and_resume.py sfp gmp --rounds 3
+    python scripts/kill_and_resume.py sfp gmp gal --rounds 3
     python scripts/kill_and_resume.py none --set checkpoint_every_n_steps=3 --set trainer.max_epochs=6
 """
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -46,12 +48,19 @@ class Stop(NamedTuple):
     signal: signal.Signals
 
 
-def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
-    """Start train.py on one thread, since several would add up sums in another order."""
+def start(home: Path, arguments: Sequence[str]) -> subprocess.Popen[str]:
+    """Start train.py in a folder, on one thread, since several would add up sums in another order."""
+    home.mkdir(exist_ok=True)
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "train.py"), *arguments]
     return subprocess.Popen(
-        command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+        command,
+        cwd=home,
+        env=variables,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
     )
 
 
@@ -66,36 +75,40 @@ def finish(process: subprocess.Popen[str]) -> None:
         raise RuntimeError(f"train.py ended with exit code {process.returncode}:\n{errors}")
 
 
-def run_whole(folder: Path, options: Sequence[str]) -> tuple[int, float]:
+def run_whole(home: Path, options: Sequence[str]) -> tuple[int, float]:
     """Run train.py from start to end and return how many rows it logged and the seconds from one to the next."""
-    process, begin = start([*options, f"hydra.run.dir={folder}"]), 0.0
+    process, begin = start(home, [*options, "hydra.run.dir=run"]), 0.0
     while process.poll() is None and not begin:
         time.sleep(0.02)
-        begin = time.time() if rows(folder) else 0.0
+        begin = time.time() if rows(home) else 0.0
     finish(process)
-    return rows(folder), ((folder / "checkpoints/last.ckpt").stat().st_mtime - begin) / rows(folder)
+    end = max(file.stat().st_mtime for file in home.rglob("last.ckpt"))
+    return rows(home), (end - begin) / rows(home)
 
 
-def rows(folder: Path) -> int:
-    """Count the rows that a run has logged, over all its starts."""
-    return sum(len(file.read_text().splitlines()) - 1 for file in folder.glob("csv/version_*/metrics.csv"))
+def rows(home: Path) -> int:
+    """Count the rows that all stages of a run have logged, over all its starts."""
+    # A folder's name changes when its teacher is ready.
+    with contextlib.suppress(FileNotFoundError):
+        return sum(len(file.read_text().splitlines()) - 1 for file in home.rglob("csv/version_*/metrics.csv"))
+    return rows(home)
 
 
-def run_stopped(folder: Path, options: Sequence[str], stops: Sequence[Stop]) -> int:
+def run_stopped(home: Path, options: Sequence[str], stops: Sequence[Stop]) -> int:
     """Run train.py, stop it, resume it, and so on until it ends.
 
     Args:
-        folder: Of the run.
+        home: Folder to run it in.
         options: Of train.py.
         stops: One for each start but the last.
 
     Returns:
         How often the run was really stopped, and had not ended before.
     """
-    arguments, stopped = [*options, f"hydra.run.dir={folder}"], 0
+    arguments, stopped = [*options, "hydra.run.dir=run"], 0
     for stop in stops:
-        before, process = rows(folder), start(arguments)
-        while process.poll() is None and rows(folder) < before + stop.rows:
+        before, process = rows(home), start(home, arguments)
+        while process.poll() is None and rows(home) < before + stop.rows:
             time.sleep(0.01)
         time.sleep(stop.seconds)
         process.send_signal(stop.signal)
@@ -104,8 +117,8 @@ def run_stopped(folder: Path, options: Sequence[str], stops: Sequence[Stop]) -> 
             return stopped
         if process.returncode not in (-stop.signal, 128 + stop.signal):
             raise RuntimeError(f"train.py ended with exit code {process.returncode}:\n{errors}")
-        arguments, stopped = [f"resume={folder}"], stopped + 1
-    finish(start(arguments))
+        arguments, stopped = ["resume=run"], stopped + 1
+    finish(start(home, arguments))
     return stopped
 
 
@@ -121,24 +134,25 @@ def draw_stops(draw: random.Random, count: int, total: int, seconds: float) -> l
 # Comparing ------------------------------------------------------------------------------------------------------------
 
 
-def differences(folder: Path, other: Path) -> list[str]:
+def differences(home: Path, other: Path) -> list[str]:
     """Return the names of everything in which two finished runs differ, bit for bit; none if they are the same."""
-    mine, its = contents(folder), contents(other)
+    mine, its = contents(home), contents(other)
     return sorted(name for name in mine.keys() | its.keys() if not equal(mine.get(name), its.get(name)))
 
 
-def contents(folder: Path) -> dict[str, Any]:
+def contents(home: Path) -> dict[str, Any]:
     """Return all that a run ended with, by name."""
     checkpoints = {
-        file.stem: torch.load(file, map_location="cpu", weights_only=True)
-        for file in sorted((folder / "checkpoints").glob("*.ckpt"))
+        str(file.relative_to(home)): torch.load(file, map_location="cpu", weights_only=True)
+        for file in home.rglob("*.ckpt")
     }
+    stages = [folder.parent for folder in home.rglob("csv")]
     found = {
         **checkpoints,
-        "curves": read_metrics(folder),
-        "accuracy": {row.name: row.accuracy for row in read_summary(folder / "summary.json").rows},
+        **{f"curves of {stage.relative_to(home)}": read_metrics(stage) for stage in stages},
+        "accuracy": {row.name: row.accuracy for row in read_summary(home / "run/summary.json").rows},
     }
-    return dict(leaves(found, str(folder)))
+    return dict(leaves(found, str(home)))
 
 
 def leaves(value: Any, folder: str, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -177,10 +191,10 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="kill-and-resume-") as place:
             total, seconds = run_whole(Path(place) / "whole", overrides)
             for index in range(options.rounds):
-                folder = Path(place) / f"round-{index}"
+                home = Path(place) / f"round-{index}"
                 stops = draw_stops(draw, options.kills, total, seconds)
-                stopped = run_stopped(folder, overrides, stops)
-                found = differences(Path(place) / "whole", folder)
+                stopped = run_stopped(home, overrides, stops)
+                found = differences(Path(place) / "whole", home)
                 failed += bool(found)
                 moments = [f"{s.signal.name} {s.seconds:.2f} s after row {s.rows}" for s in stops[:stopped]]
                 print(f"{strategy}, round {index}: {', '.join(moments) or 'not stopped'}: ", end="")
