@@ -6,7 +6,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import nn
 
-from lightning_prune import SparsityMonitor, __version__, load_slim, save_slim
+from lightning_prune import KnowledgeDistillation, SparsityMonitor, __version__, load_slim, save_slim
 from lightning_prune.callbacks.exact_resume import ExactResume
 from lightning_prune.callbacks.held_zeros import HeldZeros
+from lightning_prune.callbacks.order import check_together
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.callbacks.weight_files import load_weights
 from lightning_prune.checkpoints import WholeFiles, best_checkpoint, fit, saving
@@ -156,6 +157,10 @@ def run_stages(cfg: DictConfig) -> None:
                 f"expected a strategy that prunes before fine-tuning, got strategy=[{','.join(cfg.strategy)}]; add "
                 "one, or set finetune=none"
             )
+    with one_line():
+        check_strategy(cfg, data, strategy.values())
+        if tuning:
+            check_strategy(tuning, data, tuners.values())
     compared = Comparison(data, cfg.trainer.accelerator, cfg.trainer.precision)
     weights = teacher_weights(cfg, data) if teacher else None
     with one_line():
@@ -198,6 +203,14 @@ def check(cfg: DictConfig) -> None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
     callbacks({name: options for name, options in cfg.strategy.items() if "teacher" not in options}, None)
+
+
+def check_strategy(cfg: DictConfig, data: InMemoryImages, strategy: Collection[Callback]) -> None:
+    """Refuse what would be refused when training starts, before the hours of a teacher."""
+    check_together(strategy)
+    for callback in strategy:
+        if isinstance(callback, KnowledgeDistillation):
+            callback.check_layers(classifier(cfg, data))
 
 
 def callbacks(strategy: Mapping[Any, Any], teacher: nn.Module | None) -> dict[str, Callback]:
@@ -311,7 +324,7 @@ def load_teacher(teacher: nn.Module | None, weights: Path | None, data: InMemory
     try:
         load_weights(teacher, weights)
     except InputError as error:
-        if not weights.exists():
+        if "another architecture" not in str(error):
             raise
         raise InputError(
             f"{error}; expected a teacher of {data.in_channels} channels and {data.num_classes} classes, as the data "

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.optim import SGD
 
 from lightning_prune.discriminator import discriminator, discriminator_loss, official_discriminator, taken_for_baseline
+from lightning_prune.errors import InputError
 from lightning_prune.fista import Fista
 from lightning_prune.masking import count, prune_together
 from lightning_prune.soft_masks import Maskable, SoftMasks
@@ -24,7 +25,6 @@ class Variant:
         discriminator: Builds it from the number of its inputs and a seed.
         undecided: What it gives an output that it takes for either network's.
         initial: The masks to begin with, from their number and a seed.
-        align: How far the outputs of the pruned network and of the baseline are apart.
         ahead: Take gradients at FISTA's extrapolated point, averaged over the steps between two updates, with the L1
             norm in the proximal step alone; if not, at the masks, of the last step alone, with it also in the gradient.
         evaluating: Whether the baseline normalizes by its running statistics.
@@ -33,7 +33,6 @@ class Variant:
     discriminator: Callable[[int, int], nn.Sequential]
     undecided: float
     initial: Callable[[int, int], Tensor]
-    align: Callable[[Tensor, Tensor], Tensor]
     ahead: bool
     evaluating: bool
 
@@ -42,7 +41,6 @@ PAPER = Variant(
     discriminator,
     undecided=0.0,
     initial=lambda number, seed: torch.ones(number),
-    align=lambda pruned, baseline: (pruned - baseline).square().sum(dim=1).mean() / 2,
     ahead=True,
     evaluating=True,
 )
@@ -50,7 +48,6 @@ OFFICIAL = Variant(
     official_discriminator,
     undecided=0.5,
     initial=lambda number, seed: torch.randn(number, generator=torch.Generator().manual_seed(seed)),
-    align=F.mse_loss,
     ahead=False,
     evaluating=False,
 )
@@ -140,7 +137,9 @@ class AdversarialSearch:
             critic.requires_grad_(False)
             adversarial = taken_for_baseline(critic(pruned))
             critic.requires_grad_(True)
-            alignment = self._alignment * self._variant.align(pruned, baseline)
+            # The code's mean over samples and classes, to which its weights and learning rates belong; the paper's
+            # half of the sum over classes is `classes / 2` times as much, and lets short searches diverge.
+            alignment = self._alignment * F.mse_loss(pruned, baseline)
         right = torch.cat([scores[0] > self._variant.undecided, scores[1] < self._variant.undecided]).float().mean()
         l1 = self._l1 * self.masks.abs().sum()
         self._terms += torch.stack([adversarial.detach(), alignment.detach(), l1, judged.detach(), right])
@@ -176,10 +175,18 @@ class AdversarialSearch:
         Args:
             rate: Step size.
             pressure: What multiplies the weight of the L1 norm.
+
+        Raises:
+            InputError: If the search has diverged.
         """
         if self._steps == 0:
             return
         self._before, gradient = self.masks, self._sum / self._steps
+        if not gradient.isfinite().all():
+            raise InputError(
+                "expected a search with finite gradients, got NaN or infinity: it has diverged; lower the learning "
+                "rate of the module's optimizer, or the weight of the alignment"
+            )
         if not self._variant.ahead:
             gradient = gradient + pressure * self._l1 * self._before.sign()
         self._moved = self._fista.step(gradient, rate, pressure * self._l1)
@@ -212,6 +219,7 @@ class AdversarialSearch:
             scores = torch.split(self._moved, self._layers)
             pruned = torch.cat(prune_together(scores, sparsity, [None] * len(scores), floor=0.0))
             self._fista.keep((self.masks == 0) & ~pruned, self._before.abs())
+        self._fista.keep(pruned, torch.zeros_like(self.masks))
         self.fold_masks()
         return list(torch.split(pruned, [structure.size for structure in self.structures]))
 

@@ -11,6 +11,8 @@ import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_prune.errors import InputError
+
 log = logging.getLogger(__name__)
 
 
@@ -34,12 +36,20 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> bool:
 
     Returns:
         Whether it had to be made.
+
+    Raises:
+        InputError: If the folder that it is to lie in cannot be made.
     """
     if folder.is_dir():
         return False
     part = folder.with_name(f"{folder.name}.part")
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # Lightning sets it on the function
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"expected a folder that can be written to, got {folder.parent}: {error.strerror}"
+            ) from error
         with _locked(folder):
             if folder.is_dir():
                 return False

@@ -1,5 +1,6 @@
 """The search of GAL step by step, on models so small that it can be worked by hand."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -81,14 +82,19 @@ def test_loss_is_the_papers() -> None:
     torch.manual_seed(1)
     pruned, baseline = torch.randn(2, 6, 10, dtype=torch.float64)
     model = ResNet((1, 1, 1))
-    for variant, distance in ((PAPER, (pruned - baseline).square().sum(1).mean() / 2), (OFFICIAL, None)):
+    for variant in (PAPER, OFFICIAL):
         search = begin(model, variant)
         loss = search.loss(pruned, baseline, 0.0, lambda parameters: None)
         scores = search._discriminator(pruned)  # type: ignore[misc]
         expected = torch.log1p(torch.exp(-scores)).mean()
-        torch.testing.assert_close(
-            loss, expected + ((pruned - baseline).square().mean() if distance is None else distance)
-        )
+        torch.testing.assert_close(loss, expected + (pruned - baseline).square().mean())
+
+
+def test_a_search_that_has_diverged_is_stopped() -> None:
+    model, search = five([1.0] * 5, PAPER)
+    step(search, model, fill=math.nan)
+    with pytest.raises(InputError, match="expected a search with finite gradients, got NaN or infinity: it has diverg"):
+        search.update(0.1, 1.0)
 
 
 def test_a_zero_mask_silences_a_block_and_comes_back_if_the_loss_wants_it() -> None:

@@ -172,6 +172,9 @@ def test_what_is_logged() -> None:
     names = {name for name in trainer.callback_metrics if name.startswith("gal/")}
     assert names >= {f"gal/{term}" for term in ("adversarial", "alignment", "l1", "discriminator")}
     assert names >= {"gal/discriminator_accuracy", "gal/removed", "gal/masks/0", "gal/kept/network.layer1.0"}
+    assert float(trainer.callback_metrics["gal/removed"]) == pytest.approx(0.4)
+    kept = [float(value) for name, value in trainer.callback_metrics.items() if name.startswith("gal/kept/")]
+    assert sorted(kept) == [0, 0, 1, 1, 1]
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -181,6 +184,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"variant": "mine"}, "expected variant to be one of paper, official, got 'mine'"),
     ({"l1": -1.0}, "expected l1 to be a number of at least 0, got -1.0"),
     ({"every": 0}, "expected every to be at least one optimizer step"),
+    ({"end": 0}, "expected end of the search after the beginning of the run, got 0"),
+    ({"seed": "x"}, "expected seed to be a int, got 'x'"),
+    ({"student": None}, "expected student to be a str, got None"),
+    ({"teacher": "resnet"}, "expected teacher to be a Module or NoneType, got 'resnet'"),
 ]
 
 

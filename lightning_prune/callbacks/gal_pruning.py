@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_prune.adversarial_search import OFFICIAL, PAPER, AdversarialSearch
-from lightning_prune.callbacks.arguments import at_least_zero, one_of
+from lightning_prune.callbacks.arguments import at_least_zero, instance, one_of
 from lightning_prune.callbacks.knowledge_distillation import KnowledgeDistillation
 from lightning_prune.callbacks.order import Placed
 from lightning_prune.callbacks.pruner import Pruner
@@ -40,10 +40,11 @@ class GALPruning(TimedPruner):
     The module's own optimizer trains the network during the search as well; that of the paper is SGD with learning rate
     0.01, momentum 0.9 and weight decay 2e-4. What its `training_step` returns does not count until the search is over.
 
-    At the end of every epoch the terms of the loss are logged (`gal/adversarial`, `gal/alignment`, `gal/l1`), with
-    `gal/discriminator`, the discriminator's own loss, and `gal/discriminator_accuracy`; `gal/removed`, the fraction of
-    structures at zero; `gal/kept/<layers>`, how many are not; and the histogram of the masks, fractions of them in
-    `gal/masks/0`, `gal/masks/0-0.25`, ..., `gal/masks/1-`.
+    At the end of every epoch these are logged: during the search the terms of its loss (`gal/adversarial`,
+    `gal/alignment`, `gal/l1`), with the own loss of the discriminator, `gal/discriminator`, and its accuracy,
+    `gal/discriminator_accuracy`;
+    always `gal/removed`, the fraction of structures at zero, `gal/kept/<layers>`, how many are not, and the histogram
+    of the masks, fractions of them in `gal/masks/0`, `gal/masks/0-0.25`, ..., `gal/masks/1-`.
 
     Args:
         teacher: The baseline, a network of the architecture of `student`, which begins with its weights; None for the
@@ -56,7 +57,8 @@ class GALPruning(TimedPruner):
         variant: `"paper"`, or `"official"` for what its code does: a linear discriminator behind two sigmoids, masks
             that begin as N(0, 1) and are clipped at 0, gradients of a single batch at the masks themselves, the L1 norm
             counted twice, a baseline in training mode.
-        alignment: Weight of the distance between the outputs; the code has 1 for ResNets, 0.1 for the other networks.
+        alignment: Weight of the mean squared distance between the outputs; the code has 1 for ResNets, 0.1 for the
+            other networks.
         l1: Weight of the masks' L1 norm; the code has 0.6 and 0.8 for ResNet-56, 1e-3 for VGG, 1e-2 for DenseNet and
             GoogLeNet.
         learning_rate: Of masks and discriminator; it falls to a tenth after each 30 % of the search.
@@ -102,9 +104,11 @@ class GALPruning(TimedPruner):
         self.alignment = at_least_zero("alignment", alignment)
         self.l1 = at_least_zero("l1", l1)
         self.learning_rate = at_least_zero("learning_rate", learning_rate)
-        self.seed = seed
+        self.seed = instance("seed", int, seed)
         self._teacher = Teacher(teacher, checkpoint, student, evaluating=self.variant.evaluating)
         super().__init__(Channel(residual="inner"), example_input, begin=0, end=end, every=every)
+        if end == 0:
+            raise InputError("expected end of the search after the beginning of the run, got 0")
 
     def _forget(self) -> None:
         super()._forget()
@@ -112,6 +116,7 @@ class GALPruning(TimedPruner):
         self._search: AdversarialSearch | None = None
         self._state: Mapping[str, Any] | None = None
         self._removed: dict[str, list[int]] = {}
+        self._census: dict[str, float] = {}
 
     # The run ----------------------------------------------------------------------------------------------------------
 
@@ -165,10 +170,11 @@ class GALPruning(TimedPruner):
             self._search.fold()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log where the search is."""
+        """Log where the search is, or what it has found."""
         if self._search is not None:
             pl_module.log_dict({f"gal/{name}": value for name, value in self._search.take_terms().items()})
-            pl_module.log_dict({f"gal/{name}": value for name, value in self._search.census().items()})
+            self._census = self._search.census()
+        pl_module.log_dict({f"gal/{name}": value for name, value in self._census.items()})
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave module and optimizers, with the masks in the weights."""
@@ -185,13 +191,15 @@ class GALPruning(TimedPruner):
     def state_dict(self) -> dict[str, Any]:
         """Return the masks in force, and the search as long as it is not over."""
         search = None if self._search is None else self._search.state_dict()
-        own = {"search": search, "removed": self._removed, "teacher": self._teacher.state_dict()}
+        found = {"removed": self._removed, "census": self._census}
+        own = {"search": search, "found": found, "teacher": self._teacher.state_dict()}
         return {**super().state_dict(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of a checkpoint."""
         super().load_state_dict(state_dict)
-        self._state, self._removed = state_dict["search"], state_dict["removed"]
+        self._state = state_dict["search"]
+        self._removed, self._census = state_dict["found"]["removed"], state_dict["found"]["census"]
         self._teacher.load_state_dict(state_dict["teacher"])
 
     def report(self, module: nn.Module) -> dict[str, Any]:
@@ -260,6 +268,7 @@ class GALPruning(TimedPruner):
     def _settle(self, trainer: Trainer, pl_module: LightningModule, search: AdversarialSearch) -> None:
         """Remove what the search has found, and go on with the module's own loss."""
         removed = search.settle(self.sparsity)
+        self._census = search.census()
         for parameter, factor in search.scales:  # the optimizer's view of a product is that of its factor, scaled
             for average in momenta(trainer.optimizers, [parameter])[0]:
                 average.mul_(factor)

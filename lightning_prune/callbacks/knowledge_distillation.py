@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_prune.callbacks.adapters import Adapters
-from lightning_prune.callbacks.arguments import at_least_zero
+from lightning_prune.callbacks.arguments import at_least_zero, instance
 from lightning_prune.callbacks.epoch_means import EpochMeans
 from lightning_prune.callbacks.labels import labels
 from lightning_prune.callbacks.logit_cache import LogitCache
@@ -81,9 +81,9 @@ class KnowledgeDistillation(Placed):
         student: str = "",
         cache: bool = False,
     ) -> None:
-        if not (loss is None or callable(loss)):
+        if not (loss is None or callable(loss)) or isinstance(loss, type):
             raise InputError(f"expected loss to be a function of logits such as Hinton(), got {loss!r}")
-        if not all(isinstance(match, Match) for match in features):
+        if not isinstance(features, Sequence) or not all(isinstance(match, Match) for match in features):
             raise InputError(f"expected features to be a list of Match, got {features!r}")
         self.loss = loss
         self.features = tuple(match for match in features if match.weight)
@@ -95,7 +95,7 @@ class KnowledgeDistillation(Placed):
         self.task_weight = 1 - self.weight if task_weight is None else at_least_zero("task_weight", task_weight)
         self.warm_up = check_moment(warm_up, "warm_up")
         self.decay = None if decay is None else check_moment(decay, "decay")
-        self.cache = cache
+        self.cache = instance("cache", bool, cache)
         layers = [(match.student, match.teacher) for match in self.features]
         self._names = [f"distillation/{_name(match.loss)}[{match.student}]" for match in self.features]
         twice = next((name for name in self._names if self._names.count(name) > 1), None)
@@ -121,6 +121,14 @@ class KnowledgeDistillation(Placed):
         return bool(self.weight or self.features)
 
     # The run ----------------------------------------------------------------------------------------------------------
+
+    def check_layers(self, pl_module: nn.Module) -> None:
+        """Refuse names of layers that the module or the teacher do not have; before training this is done anyway.
+
+        Raises:
+            InputError: If there are any.
+        """
+        self._teacher.check_layers(pl_module)
 
     def objection(self, other: Placed) -> str | None:
         """Return why another callback makes no sense beside this one; None if it does."""

@@ -1,5 +1,6 @@
 """The order in which the callbacks of this package work, whatever their order in the trainer's list."""
 
+from collections.abc import Iterable
 from enum import IntEnum, auto
 from itertools import permutations
 from typing import ClassVar
@@ -37,6 +38,17 @@ class Placed(Callback):
         return None
 
 
+def check_together(callbacks: Iterable[Callback]) -> None:
+    """Refuse callbacks that make no sense together.
+
+    Raises:
+        InputError: If there are any, with the reason.
+    """
+    for one, other in permutations((callback for callback in callbacks if isinstance(callback, Placed)), 2):
+        if (reason := one.objection(other)) is not None:
+            raise InputError(f"expected {type(one).__name__} without {type(other).__name__} beside it: {reason}")
+
+
 def arrange(trainer: Trainer) -> None:
     """Put this package's callbacks into their order, at the places that they occupy together; others stay.
 
@@ -46,10 +58,8 @@ def arrange(trainer: Trainer) -> None:
         InputError: If callbacks make no sense together.
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    check_together(callbacks)
     placed = [callback for callback in callbacks if isinstance(callback, Placed)]
-    for one, other in permutations(placed, 2):
-        if (reason := one.objection(other)) is not None:
-            raise InputError(f"expected {type(one).__name__} without {type(other).__name__} beside it: {reason}")
     own = iter(sorted(placed, key=lambda callback: callback.place))
     # A new list, since Lightning is walking through the old one.
     trainer.callbacks = [next(own) if isinstance(callback, Placed) else callback for callback in callbacks]  # type: ignore[attr-defined]

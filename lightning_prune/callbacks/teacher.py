@@ -12,6 +12,7 @@ from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_prune.callbacks.arguments import instance
 from lightning_prune.callbacks.example_input import given_input
 from lightning_prune.callbacks.logits import are_logits, check_logits, described
 from lightning_prune.callbacks.sharding import refuse_sharding
@@ -47,9 +48,11 @@ class Teacher:
         layers: Sequence[tuple[str, str]] = (),
         evaluating: bool = True,
     ) -> None:
+        instance("teacher", nn.Module | None, network)
+        instance("checkpoint", str | os.PathLike | None, checkpoint)
         if network is not None and checkpoint is not None:
             load_weights(network, checkpoint)
-        self.part = part
+        self.part = instance("student", str, part)
         self._given = network
         self._checkpoint = checkpoint
         self._layers = tuple(layers)
@@ -91,6 +94,17 @@ class Teacher:
         same = self._fingerprint == trainer.strategy.broadcast(self._fingerprint)
         if not trainer.strategy.reduce_boolean_decision(same):
             raise InputError("expected the same teacher in all processes, got different weights; load them from a file")
+
+    def check_layers(self, pl_module: nn.Module) -> None:
+        """Refuse names of layers that student or teacher do not have.
+
+        Raises:
+            InputError: If there are any; names the ones that are closest.
+        """
+        student = submodule(pl_module, self.part, "the student")
+        for own, others in self._layers:
+            submodule(student, own, "a layer of the student")
+            submodule(self.network, others, "a layer of the teacher")
 
     def start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the teacher to the student, hook into both, and compare their outputs if an example input is known.

@@ -15,8 +15,9 @@ def check_temperature(temperature: float) -> None:
     Raises:
         InputError: If it is not a finite number greater than 0.
     """
-    if not 0 < temperature < math.inf:
-        raise InputError(f"expected a temperature greater than 0, got {temperature}")
+    is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    if not is_number or not 0 < temperature < math.inf:
+        raise InputError(f"expected a temperature greater than 0, got {temperature!r}")
 
 
 def soften(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,10 @@ class Match:
     adapt: bool = False
 
     def __post_init__(self) -> None:
-        if not callable(self.loss):
+        for name in (self.student, self.teacher):
+            if not isinstance(name, str):
+                raise InputError(f"expected the name of a layer in a match, got {name!r}")
+        if not callable(self.loss) or isinstance(self.loss, type):
             raise InputError(f"expected the loss of a match to be a function such as Attention(), got {self.loss!r}")
         is_number = isinstance(self.weight, int | float) and not isinstance(self.weight, bool)
         if not is_number or not 0 <= self.weight < math.inf:
