@@ -90,7 +90,8 @@ class AdversarialSearch:
         # Blocks and branches compete with each other, channels do so within their layer.
         sizes = [structure.size for structure in structures]
         self._layers = [size for size in (sizes.count(1), *(size for size in sizes if size > 1)) if size]
-        self._fista = Fista(variant.initial(sum(sizes), seed).to(self._soft.parameters[0].device))
+        initial = variant.initial(sum(sizes), seed).to(self._soft.parameters[0].device)
+        self._fista = Fista(initial, restart=variant.ahead)
         self._before = self._moved = self._fista.values
         self._sum = torch.zeros_like(self._moved)
         self._steps = 0
@@ -169,18 +170,23 @@ class AdversarialSearch:
 
     # The masks --------------------------------------------------------------------------------------------------------
 
-    def update(self, rate: float, pressure: float) -> None:
+    def update(self, rate: float, sparsity: float | None = None, pressure: float = 1.0) -> None:
         """Move the masks by the gradients since the last update; no layer loses all of its channels.
 
         Args:
             rate: Step size.
+            sparsity: Fraction of all masks that the L1 norm takes to zero, those that are lowest at the time (the
+                trimmed lasso: Bertsimas et al., 2017, arXiv:1708.04527); None for as many as it can.
             pressure: What multiplies the weight of the L1 norm.
 
         Raises:
-            InputError: If the search has diverged.
+            InputError: If the search has diverged, or the layers cannot lose so many.
         """
         if self._steps == 0:
             return
+        l1: float | Tensor = pressure * self._l1
+        if sparsity is not None:
+            l1 = l1 * self._lowest(self._fista.point, sparsity)
         self._before, gradient = self.masks, self._sum / self._steps
         if not gradient.isfinite().all():
             raise InputError(
@@ -188,8 +194,8 @@ class AdversarialSearch:
                 "rate of the module's optimizer, or the weight of the alignment"
             )
         if not self._variant.ahead:
-            gradient = gradient + pressure * self._l1 * self._before.sign()
-        self._moved = self._fista.step(gradient, rate, pressure * self._l1)
+            gradient = gradient + l1 * self._before.sign()
+        self._moved = self._fista.step(gradient, rate, l1)
         self._sum, self._steps = torch.zeros_like(self._sum), 0
         values, moved = torch.split(self.masks, self._layers), torch.split(self._moved, self._layers)
         best = [torch.zeros_like(own, dtype=torch.bool).index_fill_(0, own.argmax(), True) for own in moved]
@@ -216,12 +222,16 @@ class AdversarialSearch:
         pruned = self.masks == 0
         if sparsity is not None:
             # What the masks would be without the bound at zero tells those apart that have reached it together.
-            scores = torch.split(self._moved, self._layers)
-            pruned = torch.cat(prune_together(scores, sparsity, [None] * len(scores), floor=0.0))
+            pruned = self._lowest(self._moved, sparsity)
             self._fista.keep((self.masks == 0) & ~pruned, self._before.abs())
         self._fista.keep(pruned, torch.zeros_like(self.masks))
         self.fold_masks()
         return list(torch.split(pruned, [structure.size for structure in self.structures]))
+
+    def _lowest(self, scores: Tensor, sparsity: float) -> Tensor:
+        """Return `(n,)` bool, which fraction of the masks is lowest; one of each layer is never among them."""
+        layers = torch.split(scores, self._layers)
+        return torch.cat(prune_together(layers, sparsity, [None] * len(layers), floor=0.0))
 
     @property
     def scales(self) -> Iterator[tuple[nn.Parameter, Tensor]]:

@@ -44,7 +44,7 @@ def test_official_update_without_gradient_of_the_loss() -> None:
     model, search = five([-1.0, -0.1, 0.005, 0.02, 1.0], OFFICIAL)
     for expected in ([0, 0, 0, 0.008, 0.988], [0, 0, 0, 0, 0.976], [0, 0, 0, 0, 0.960619]):
         step(search, model, fill=0.0)
-        search.update(0.01, 1.0)
+        search.update(0.01)
         torch.testing.assert_close(search.masks, torch.tensor(expected), rtol=0, atol=1e-6)
 
 
@@ -57,7 +57,7 @@ def test_official_update_takes_the_last_gradient_and_the_papers_their_mean() -> 
         search = AdversarialSearch(model, search.structures, replace(variant, initial=search._variant.initial), 1, 0, 0)
         for fill in (0.0, 1.0):  # the gradient of the mask is the sum over 2 scales and 2 shifts of 0.25 * fill
             step(search, model, fill)
-        search.update(0.1, 1.0)
+        search.update(0.1)
         assert float(search.masks[0]) == pytest.approx(expected)
 
 
@@ -94,7 +94,7 @@ def test_a_search_that_has_diverged_is_stopped() -> None:
     model, search = five([1.0] * 5, PAPER)
     step(search, model, fill=math.nan)
     with pytest.raises(InputError, match="expected a search with finite gradients, got NaN or infinity: it has diverg"):
-        search.update(0.1, 1.0)
+        search.update(0.1)
 
 
 def test_a_zero_mask_silences_a_block_and_comes_back_if_the_loss_wants_it() -> None:
@@ -107,7 +107,7 @@ def test_a_zero_mask_silences_a_block_and_comes_back_if_the_loss_wants_it() -> N
     with torch.no_grad():
         search._soft.plain["layer1.1.bn2.weight"].fill_(1.0)
     step(search, model, fill=-1.0)
-    search.update(0.1, 1.0)
+    search.update(0.1)
     assert float(search.masks[1]) == pytest.approx(0.1 * (16 - 0.6), rel=1e-5)
 
 
@@ -116,7 +116,7 @@ def test_no_layer_loses_all_of_its_channels() -> None:
     found = find_maskable(model, couple(model, torch.randn(2, 3, 32, 32)), None)
     search = AdversarialSearch(model, found, PAPER, alignment=1.0, l1=1e6, seed=0)
     step(search, model, fill=0.0)
-    search.update(0.1, 1.0)
+    search.update(0.1)
     pruned = search.settle(None)
     assert [int((~gone).sum()) for gone in pruned] == [1] * 13
     assert all(
@@ -127,13 +127,20 @@ def test_no_layer_loses_all_of_its_channels() -> None:
 def test_settling_removes_as_many_as_asked_lowest_first_and_keeps_the_others_alive() -> None:
     model, search = five([0.5, 0.004, 0.001, 0.003, 0.002], PAPER)
     step(search, model, fill=0.0)
-    search.update(0.01, 1.0)  # takes the last four to zero
+    search.update(0.01)  # takes the last four to zero
     assert search.reached(0.4)
     assert search.reached(0.8)
     removed = [bool(gone) for gone in search.settle(0.4)]
     assert removed == [False, False, True, False, True]
     assert (search.masks > 0).tolist() == [True, True, False, True, False]
     assert not five([1.0] * 5, PAPER)[1].reached(0.2)
+
+
+def test_with_a_target_the_l1_norm_takes_the_lowest_masks_and_leaves_the_others() -> None:
+    model, search = five([0.5, 0.4, 0.1, 0.3, 0.2], PAPER)
+    step(search, model, fill=0.0)
+    search.update(0.1, sparsity=0.4, pressure=2.0)
+    torch.testing.assert_close(search.masks, torch.tensor([0.5, 0.4, 0.0, 0.3, 0.08]))
 
 
 def test_more_than_the_layers_can_lose_is_refused() -> None:
@@ -147,7 +154,7 @@ def test_masks_look_ahead_only_in_training() -> None:
     model, search = five([1.0] * 5, PAPER)
     for _ in range(3):
         step(search, model, fill=0.0)
-        search.update(0.1, 1.0)
+        search.update(0.1)
     scale: Tensor = model.layer1[0].bn2.weight  # type: ignore[union-attr, index, assignment]
     ahead = scale.clone()
     search.fold_masks()
@@ -182,7 +189,7 @@ def test_goes_on_from_its_state_to_the_same_bits() -> None:
             search.stepped()
             search.fold()
             if number % 2:
-                search.update(0.01, 1.0)
+                search.update(0.01)
         ends.append((model.state_dict(), search.masks, search.take_terms()))
     (one, masks, terms), (other_state, other_masks, other_terms) = ends
     assert all(torch.equal(tensor, other_state[name]) for name, tensor in one.items())

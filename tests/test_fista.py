@@ -44,6 +44,20 @@ def test_finds_the_solution_of_a_lasso_with_numbers_of_at_least_zero() -> None:
     assert (gradient[~positive] >= -l1).all()
 
 
+def test_restarts_where_momentum_has_carried_it_past_its_goal() -> None:
+    ways = []
+    for restart in (False, True):
+        fista = Fista(torch.tensor([10.0, 0.0], dtype=torch.float64), restart)
+        way = []
+        for _ in range(60):
+            fista.step((fista.point - 5) * torch.tensor([0.02, 1.0]), rate=1.0, l1=0.0)
+            way.append(float(fista.values[0]))
+        ways.append(way)
+    assert min(ways[0]) < 4.6  # swings past 5
+    assert min(ways[1]) > 4.9
+    assert abs(ways[1][-1] - 5) < abs(min(ways[0]) - 5)
+
+
 def test_goes_on_from_its_state() -> None:
     whole, first = Fista(torch.tensor([2.0, 1.0])), Fista(torch.tensor([2.0, 1.0]))
     for _ in range(6):

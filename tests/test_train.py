@@ -277,7 +277,7 @@ def test_stages_have_lengths_and_schedules_of_their_own() -> None:
     assert [stage.trainer.max_epochs for stage in own] == [40, 10, 20]
     assert [stage.trainer.max_steps for stage in own] == [7, -1, -1]
     assert [list(stage.scheduler.milestones) for stage in own] == [[12, 24, 36], [3, 6, 8], [6, 12, 16]]
-    assert [stage.optimizer.lr for stage in own] == pytest.approx([0.01, 0.1, 0.001])
+    assert [stage.optimizer.lr for stage in own] == pytest.approx([0.01, 0.1, 0.01])
     assert [stage.optimizer.weight_decay for stage in own] == [2e-4, 5e-4, 2e-4]
     assert [list(stage.strategy) for stage in own] == [["gal"], [], []]
 
@@ -417,7 +417,7 @@ def test_help_lists_the_groups(tmp_path: Path) -> None:
     result = run("--help", cwd=tmp_path)
     assert result.returncode == 0
     assert re.search(r"strategy: .*fpgm.*sfp", result.stdout)
-    assert re.search(r"finetune: kd, labels, none", result.stdout)
+    assert re.search(r"finetune: gal, kd, labels, none", result.stdout)
     assert "sparsity: 0.4" in result.stdout
 
 

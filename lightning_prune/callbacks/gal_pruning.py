@@ -50,8 +50,10 @@ class GALPruning(TimedPruner):
         teacher: The baseline, a network of the architecture of `student`, which begins with its weights; None for the
             module as it is.
         checkpoint: File or run folder with the baseline's weights.
-        sparsity: Fraction of the structures that go: the search stops as soon as so many masks are at zero, and takes
-            the lowest if they are too few at its end. None for those that it has brought to zero, as in the paper.
+        sparsity: Fraction of the structures that go: the L1 norm takes as many masks, the lowest at the time, with a
+            weight that grows from a hundredth to a hundred times `l1`, and the search stops as soon as they are at
+            zero. None for those that the L1 norm of all masks brings to zero, as in the paper; which has masks that
+            begin at random, half of them at or near zero, while all of these begin at 1 and may shrink together.
         structures: What is masked, of `"block"`, `"branch"` and `"channel"`; None for the largest that the model has,
             as in the paper: blocks of ResNets, branches of GoogLeNet, channels of VGG and DenseNet.
         variant: `"paper"`, or `"official"` for what its code does: a linear discriminator behind two sigmoids, masks
@@ -259,8 +261,8 @@ class GALPruning(TimedPruner):
         if self._search is None or step == 0:
             return
         assert self._timeline is not None
-        pressure = 1.0 if self.sparsity is None else 100.0 ** self._timeline.progress(step)
-        self._search.update(self.learning_rate, pressure)
+        pressure = 1.0 if self.sparsity is None else 0.01 * 1e4 ** self._timeline.progress(step)
+        self._search.update(self.learning_rate, self.sparsity, pressure)
         self._final = self._final or (bool(self.sparsity) and self._search.reached(self.sparsity or 0.0))
         if self._final:
             self._settle(trainer, pl_module, self._search)
