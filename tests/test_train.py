@@ -355,7 +355,9 @@ def test_a_mistake_in_one_job_of_a_sweep_does_not_cost_the_others(tmp_path: Path
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_and_moved_run_says_how_to_go_on_and_does(stop: signal.Signals, tmp_path: Path) -> None:
     options = command("strategy=sfp", "logger=csv", "trainer.max_epochs=200", "strategy.sfp.hard_from=0.01")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
     process = subprocess.Popen(options, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     for _ in range(3000):
         time.sleep(0.02)
         if list(tmp_path.glob("outputs/*/*/checkpoints/best.ckpt")):
