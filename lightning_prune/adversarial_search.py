@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD
 
-from lightning_prune.discriminator import discriminator, discriminator_loss, official_discriminator, taken_for_baseline
+from lightning_prune.adversary import Adversary
+from lightning_prune.discriminator import discriminator, official_discriminator
 from lightning_prune.errors import InputError
 from lightning_prune.fista import Fista
 from lightning_prune.masking import count, prune_together
@@ -53,7 +53,6 @@ OFFICIAL = Variant(
 )
 
 EDGES = (0.0, 0.25, 0.5, 0.75, 1.0)
-TERMS = ("adversarial", "alignment", "l1", "discriminator", "discriminator_accuracy")
 
 
 class AdversarialSearch:
@@ -85,7 +84,8 @@ class AdversarialSearch:
     ) -> None:
         self.structures = structures
         """What is masked, in the order of the masks."""
-        self._variant, self._alignment, self._l1, self._seed = variant, alignment, l1, seed
+        self._variant, self._alignment, self._l1 = variant, alignment, l1
+        self._adversary = Adversary(variant.discriminator, variant.undecided, seed)
         self._soft = SoftMasks(module, structures)
         # Blocks and branches compete with each other, channels do so within their layer.
         sizes = [structure.size for structure in structures]
@@ -96,10 +96,6 @@ class AdversarialSearch:
         self._sum = torch.zeros_like(self._moved)
         self._steps = 0
         self._pending: Tensor | None = None
-        self._discriminator: nn.Sequential | None = None
-        self._optimizer: SGD | None = None
-        self._terms = self._sum.new_zeros(len(TERMS))
-        self._batches = 0
         self.fold()
 
     @property
@@ -115,7 +111,7 @@ class AdversarialSearch:
 
     def loss(
         self, pruned: Tensor, baseline: Tensor, rate: float, average: Callable[[Iterable[nn.Parameter]], None]
-    ) -> Tensor:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Train the discriminator by one step, and return what the pruned network is to minimize.
 
         Args:
@@ -123,29 +119,22 @@ class AdversarialSearch:
             baseline: `(n, classes)` outputs of the baseline.
             rate: Learning rate of the discriminator.
             average: Averages the gradients of parameters over processes.
+
+        Returns:
+            A scalar, and what there is to log, scalars by name: its terms `adversarial` and `alignment`, the weighted
+            `l1` norm, and `discriminator` and `discriminator_accuracy`, the discriminator's own loss and accuracy.
         """
         with torch.autocast(pruned.device.type, enabled=False):
             dtype = torch.promote_types(pruned.dtype, torch.float32)
             pruned, baseline = pruned.to(dtype), baseline.to(dtype)
-            critic, optimizer = self._critic(pruned)
-            scores = critic(baseline), critic(pruned.detach())
-            judged = discriminator_loss(*scores)
-            optimizer.zero_grad()
-            judged.backward()  # type: ignore[no-untyped-call]
-            average(critic.parameters())
-            optimizer.param_groups[0]["lr"] = rate
-            optimizer.step()
-            critic.requires_grad_(False)
-            adversarial = taken_for_baseline(critic(pruned))
-            critic.requires_grad_(True)
+            judged, accuracy = self._adversary.train(pruned, baseline, rate, average)
+            adversarial = self._adversary.loss(pruned)
             # The code's mean over samples and classes, to which its weights and learning rates belong; the paper's
             # half of the sum over classes is `classes / 2` times as much, and lets short searches diverge.
             alignment = self._alignment * F.mse_loss(pruned, baseline)
-        right = torch.cat([scores[0] > self._variant.undecided, scores[1] < self._variant.undecided]).float().mean()
         l1 = self._l1 * self.masks.abs().sum()
-        self._terms += torch.stack([adversarial.detach(), alignment.detach(), l1, judged.detach(), right])
-        self._batches += 1
-        return adversarial + alignment
+        terms = {"adversarial": adversarial, "alignment": alignment, "l1": l1}
+        return adversarial + alignment, {**terms, "discriminator": judged, "discriminator_accuracy": accuracy}
 
     def unfold(self) -> None:
         """Put the parameters without masks into the module, and their gradients; note those of the masks."""
@@ -153,8 +142,8 @@ class AdversarialSearch:
 
     def stepped(self) -> None:
         """Take over the parameters that an optimizer has really changed, and count the gradients of the masks."""
-        self._soft.stepped()
         if self._pending is not None:
+            self._soft.stepped()
             self._sum = self._sum + self._pending if self._variant.ahead else self._pending
             self._steps = self._steps + 1 if self._variant.ahead else 1
 
@@ -254,45 +243,22 @@ class AdversarialSearch:
 
     # State ------------------------------------------------------------------------------------------------------------
 
-    def take_terms(self) -> dict[str, float]:
-        """Return the mean of each term over the steps since the last call, by name."""
-        means = (self._terms / max(1, self._batches)).tolist()
-        self._terms, self._batches = torch.zeros_like(self._terms), 0
-        return dict(zip(TERMS, means, strict=True))
-
     def state_dict(self) -> dict[str, Any]:
         """Return all that the search needs to go on, on the CPU."""
-        critic, optimizer = self._discriminator, self._optimizer
         return {
             "fista": self._fista.state_dict(),
             "plain": {name: tensor.cpu() for name, tensor in self._soft.plain.items()},
             "gradient": (self._sum.cpu(), self._steps),
             "last": (self._before.cpu(), self._moved.cpu()),
-            "terms": (self._terms.cpu(), self._batches),
-            "discriminator": critic and {name: tensor.cpu() for name, tensor in critic.state_dict().items()},
-            "optimizer": optimizer and optimizer.state_dict(),
+            "adversary": self._adversary.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another search was."""
         self._fista.load_state_dict(state["fista"])
         self._soft.load_plain(state["plain"])
-        (total, self._steps), (before, moved), (terms, self._batches) = (
-            state[key] for key in ("gradient", "last", "terms")
-        )
-        self._sum, self._before, self._moved, self._terms = (
-            saved.to(self._sum.device) for saved in (total, before, moved, terms)
-        )
-        if state["discriminator"] is not None:
-            weights = next(iter(state["discriminator"].values()))
-            critic, optimizer = self._critic(weights.to(self._sum.device))
-            critic.load_state_dict(state["discriminator"])
-            optimizer.load_state_dict(state["optimizer"])
+        device = self._sum.device
+        (total, self._steps), last = state["gradient"], state["last"]
+        self._sum, self._before, self._moved = (saved.to(device) for saved in (total, *last))
+        self._adversary.load_state_dict(state["adversary"], device)
         self.fold()
-
-    def _critic(self, outputs: Tensor) -> tuple[nn.Sequential, SGD]:
-        """Return the discriminator of `(n, classes)` outputs and its optimizer, built at the first call."""
-        if self._discriminator is None or self._optimizer is None:
-            self._discriminator = self._variant.discriminator(outputs.shape[1], self._seed).to(outputs)
-            self._optimizer = SGD(self._discriminator.parameters(), lr=0.0, momentum=0.9, weight_decay=2e-4)
-        return self._discriminator, self._optimizer

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightning_prune.callbacks.best_pruned_checkpoint import BestPrunedCheckpoint
+from lightning_prune.callbacks.weight_files import difference
 from lightning_prune.errors import InputError
 
 FOLDER = "checkpoints"
@@ -99,10 +100,7 @@ def check_fits(module: LightningModule, checkpoint: Path) -> None:
         raise InputError(
             f"expected a checkpoint, got {checkpoint}, which is damaged; delete it to start anew"
         ) from error
-    own = module.state_dict()
-    for name in sorted(own.keys() | saved.keys()):
-        shapes = [tuple(state[name].shape) if name in state else "no such tensor" for state in (own, saved)]
-        if shapes[0] != shapes[1]:
-            raise InputError(
-                f"expected {name} of {shapes[0]} in {checkpoint}, got {shapes[1]}: it is of another architecture"
-            )
+    differs = difference(module.state_dict(), saved)
+    if differs is not None:
+        name, expected, got = differs
+        raise InputError(f"expected {name} of {expected} in {checkpoint}, got {got}: it is of another architecture")

@@ -105,7 +105,6 @@ class SoftMasks:
         self._parameters = {name: parameters[name] for name in self._places}
         self.plain = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         """The parameters without the masks, by name."""
-        self._open = False
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -126,7 +125,6 @@ class SoftMasks:
     @torch.no_grad()
     def fold(self, masks: Tensor) -> None:
         """Store the product of the parameters and `masks`, `(n,)`."""
-        self._open = False
         for parameter, plain, factor in zip(self.parameters, self.plain.values(), self.factors(masks), strict=True):
             torch.mul(plain, factor.to(plain), out=parameter.data)
 
@@ -140,21 +138,18 @@ class SoftMasks:
         with torch.enable_grad():
             factors = self.factors(leaf)
             products = [plain * factor for plain, factor in zip(self.plain.values(), factors, strict=True)]
-        trained = [i for i, parameter in enumerate(self.parameters) if parameter.grad is not None]
-        gradients = [self.parameters[i].grad for i in trained]
-        (gradient,) = torch.autograd.grad([products[i] for i in trained], leaf, gradients, allow_unused=True)
-        for i in trained:
-            gradients[trained.index(i)].mul_(factors[i].detach())  # type: ignore[union-attr]
+        own = {i: parameter.grad for i, parameter in enumerate(self.parameters) if parameter.grad is not None}
+        (gradient,) = torch.autograd.grad([products[i] for i in own], leaf, [*own.values()], allow_unused=True)
+        for i, trained in own.items():
+            trained.mul_(factors[i].detach())
         for parameter, plain in zip(self.parameters, self.plain.values(), strict=True):
             parameter.data.copy_(plain)
-        self._open = True
         return torch.zeros_like(masks) if gradient is None else gradient
 
     def stepped(self) -> None:
-        """Take over the parameters as the optimizer has left them."""
-        if self._open:
-            for parameter, plain in zip(self.parameters, self.plain.values(), strict=True):
-                plain.copy_(parameter.data)
+        """Take over the parameters as the optimizer has left them after `unfold`."""
+        for parameter, plain in zip(self.parameters, self.plain.values(), strict=True):
+            plain.copy_(parameter.data)
 
     def load_plain(self, plain: Mapping[str, Tensor]) -> None:
         """Take over parameters without masks, by name."""

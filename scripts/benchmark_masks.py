@@ -8,13 +8,12 @@ The three train the same network, in turn, round after round; a figure is the me
 """
 
 import argparse
-import logging
-import statistics
-import time
-import warnings
+from collections.abc import Callable
+from functools import partial
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from benchmarking import begin, interleaved, print_medians, ratio, step_seconds
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ModelPruning
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,26 +42,26 @@ class Training(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
 
 
-class Clock(Callback):
-    """Measure the steps of the second epoch, each from its start to the next one's."""
-
-    def __init__(self) -> None:
-        self.starts: list[float] = []
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        """Note the time."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        if trainer.current_epoch == 1:
-            self.starts.append(time.perf_counter())
-
-    def median(self) -> float:
-        """Return the seconds of a step."""
-        return statistics.median(end - start for start, end in zip(self.starts, self.starts[1:], strict=False))
+def model_pruning(network: nn.Module) -> Callback:
+    """Return what holds Lightning's masks of a network."""
+    return ModelPruning(
+        "l1_unstructured",
+        parameters_to_prune=[(m, "weight") for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)],
+        amount=SPARSITY,
+        apply_pruning=lambda epoch: epoch == 0,
+        use_lottery_ticket_hypothesis=False,
+    )
 
 
-def step(model: str, batch: int, steps: int, callback: str) -> float:
-    """Return the seconds of a training step with one of the callbacks."""
+CALLBACKS: dict[str, Callable[[nn.Module], list[Callback]]] = {
+    "plain": lambda network: [],
+    "masks": lambda network: [MagnitudePruning(SPARSITY, schedule=OneShot(), begin=0, end=0, skip=())],
+    "ModelPruning": lambda network: [model_pruning(network)],
+}
+
+
+def step(model: str, batch: int, steps: int, callbacks: Callable[[nn.Module], list[Callback]]) -> float:
+    """Return the seconds of a training step with the callbacks that a network gets."""
     torch.manual_seed(0)
     if model == "mlp":
         network: nn.Module = nn.Sequential(
@@ -72,30 +71,8 @@ def step(model: str, batch: int, steps: int, callback: str) -> float:
     else:
         network = resnet56()
         inputs = torch.randn(batch, 3, 32, 32)
-    module = Training(network)
-    weights = [(m, "weight") for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    lightnings = ModelPruning(
-        "l1_unstructured",
-        parameters_to_prune=weights,
-        amount=SPARSITY,
-        apply_pruning=lambda epoch: epoch == 0,
-        use_lottery_ticket_hypothesis=False,
-    )
-    ours = MagnitudePruning(SPARSITY, schedule=OneShot(), begin=0, end=0, skip=())
-    callbacks: dict[str, list[Callback]] = {"plain": [], "masks": [ours], "ModelPruning": [lightnings]}
-    clock = Clock()
-    trainer = Trainer(
-        max_epochs=2,
-        limit_train_batches=steps,
-        callbacks=[*callbacks[callback], clock],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
     data = TensorDataset(torch.cat([inputs] * steps), torch.arange(batch * steps) % 10)
-    trainer.fit(module, DataLoader(data, batch_size=batch))
-    return clock.median()
+    return step_seconds(Training(network), DataLoader(data, batch_size=batch), *callbacks(network))
 
 
 def main() -> None:
@@ -104,22 +81,15 @@ def main() -> None:
     parser.add_argument("--model", default="resnet56", choices=["resnet56", "mlp"])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=8, help="in an epoch")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
-
-    times: dict[str, list[float]] = {"plain": [], "masks": [], "ModelPruning": []}
-    for turn in range(options.rounds):
-        for name in list(times) if turn % 2 else reversed(times):
-            times[name].append(step(options.model, options.batch, options.steps, name))
-    for name, seconds in times.items():
-        print(f"{name:>12}: {statistics.median(seconds) * 1000:.1f} ms a step (median of {options.rounds} runs)")
+    options = begin(parser)
+    runs = {
+        name: partial(step, options.model, options.batch, options.steps, callbacks)
+        for name, callbacks in CALLBACKS.items()
+    }
+    times = interleaved(runs, options.rounds)
+    print_medians(times, "a step")
     for name in ("masks", "ModelPruning"):
-        ratios = sorted(a / b for a, b in zip(times[name], times["plain"], strict=True))
-        print(f"{name} / plain: {statistics.median(ratios):.3f} (from {ratios[0]:.3f} to {ratios[-1]:.3f})")
+        print(f"{name} / plain: {ratio(times[name], times['plain'])}")
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ import argparse
 import ctypes
 import re
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+from benchmarking import begin, interleaved, ratio, seconds
 from torch import Tensor, nn
 
 from lightning_prune.choosing import choose, score
@@ -25,20 +26,6 @@ from lightning_prune.criteria.magnitude import Magnitude
 from lightning_prune.granularities.element import Element
 from lightning_prune.held_masks import HeldMasks
 from lightning_prune.pools import weight_pools
-
-
-def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Return how long it takes."""
-    start = now(device)
-    run()
-    return now(device) - start
-
-
-def now(device: torch.device) -> float:
-    """Return the time, once the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def resident(field: str) -> int:
@@ -113,17 +100,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--weights", type=int, default=100_000_000, help="of all tensors together")
     parser.add_argument("--tensors", type=int, default=16)
     parser.add_argument("--sparsity", type=float, default=0.9)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sort", action="store_true", help="time torch.sort too, which takes long")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    return parser.parse_args()
+    return begin(parser)
 
 
 def main() -> None:
     """Run the rounds and print the medians."""
     options = parsed()
-    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     pruned, device = Pruned(options), options.device
     row, number = pruned.row, pruned.number
@@ -134,30 +118,31 @@ def main() -> None:
     }
     if options.sort:
         runs["torch.sort"] = row.sort
-    times = []
-    for _ in range(options.rounds):
-        times.append({name: seconds(run, device) for name, run in runs.items()})
+
+    def timed(run: Callable[[], object]) -> float:
+        taken = seconds(run, device)
         pruned.go_back()
+        return taken
+
+    times = interleaved({name: partial(timed, run) for name, run in runs.items()}, options.rounds)
     memory = {name: extra_bytes(run, device) / (len(row) * row.element_size()) for name, run in runs.items()}
     print(f"{len(row):,} weights in {options.tensors} tensors, {options.sparsity:.1%} chosen, on {device}")
     report(times, memory)
 
 
-def report(times: list[dict[str, float]], memory: dict[str, float]) -> None:
+def report(times: dict[str, list[float]], memory: dict[str, float]) -> None:
     """Print medians and ratios.
 
     Args:
-        times: Seconds of each run in each round.
-        memory: Memory of each run, in that of the weights.
+        times: Seconds in each round, by run.
+        memory: Memory in that of the weights, by run.
     """
     print(f"{'':>14}  {'seconds':>8}  {'extra memory / weights':>22}")
     for name, extra in memory.items():
-        taken = statistics.median(one[name] for one in times)
-        print(f"{name:>14}  {taken:8.4f}  {extra:22.2f}")
+        print(f"{name:>14}  {statistics.median(times[name]):8.4f}  {extra:22.2f}")
     for name in ("first choice", "later choice"):
         for other in list(memory)[2:]:
-            ratios = sorted(one[name] / one[other] for one in times)
-            print(f"{name} / {other}: {statistics.median(ratios):.3f} (from {ratios[0]:.3f} to {ratios[-1]:.3f})")
+            print(f"{name} / {other}: {ratio(times[name], times[other])}")
 
 
 if __name__ == "__main__":

@@ -8,24 +8,20 @@ are held. Tracing the model, once a fit, is timed on its own.
 """
 
 import argparse
-import logging
 import statistics
-import time
-import warnings
+from collections.abc import Callable
 
 import torch
+from benchmarking import DEVICE, EPOCHS, begin, classifier, interleaved, now, random_images, ratio, seconds, train
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.nn import functional as F
 
 from lightning_prune import SoftFilterPruning
 from lightning_prune.coupling import couple
-from lightning_prune.data.images import Images
 from lightning_prune.data.in_memory import InMemoryImages
 from lightning_prune.models import resnet
 from lightning_prune.models.classifier import ImageClassifier
-
-EPOCHS = 2
 
 
 class Clock(Callback):
@@ -43,42 +39,23 @@ class Clock(Callback):
         self.seconds = now() - self.start
 
 
-def now() -> float:
-    """Return the time, once the device has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def lightning(network: nn.Module, data: InMemoryImages, *callbacks: Callback) -> float:
     """Return the seconds that Lightning takes for the epochs."""
-    module = ImageClassifier(network, 10)
-    module.example_input_array = data.example_input(2)
     clock = Clock()
-    trainer = Trainer(
-        max_epochs=EPOCHS,
-        callbacks=[*callbacks, clock],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-    )
-    trainer.fit(module, datamodule=data)
+    train(classifier(network, data), data, *callbacks, clock)
     return clock.seconds
 
 
 def bare(network: nn.Module, data: InMemoryImages) -> float:
     """Return the seconds that a plain loop takes for the same epochs."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = network.to(device).train()
+    network = network.to(DEVICE).train()
     optimizer = ImageClassifier(network, 10).optimizer(network.parameters())
     data.trainer = None
     loader = data.train_dataloader()
     start = now()
     for _ in range(EPOCHS):
         for batch in loader:
-            moved = type(batch)(*(part.to(device) for part in batch))  # type: ignore[union-attr]
+            moved = type(batch)(*(part.to(DEVICE) for part in batch))  # type: ignore[union-attr]
             images, labels = data.on_after_batch_transfer(moved, 0)
             optimizer.zero_grad()
             torch.autograd.backward(F.cross_entropy(network(images), labels))
@@ -91,44 +68,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet20", choices=["resnet20", "resnet32", "resnet56", "resnet110"])
     parser.add_argument("--batches", type=int, default=20, help="batches of 128 images an epoch")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
+    options = begin(parser, rounds=7)
+    data, build = random_images(options.batches, 128), getattr(resnet, options.model)
+    tracing = seconds(lambda: couple(build(), data.example_input(2)).groups())
+    print(f"tracing {options.model} and grouping its channels, once a fit: {tracing:.2f} s")
 
-    count = 128 * options.batches
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    images = Images(pixels, torch.arange(count) % 10)
-    data = InMemoryImages(
-        train=images,
-        val=images,
-        test=images,
-        num_classes=10,
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        padding=4,
-        flip=True,
-        batch_size=128,
-        seed=0,
-    )
-    build = getattr(resnet, options.model)
-    start = now()
-    couple(build(), data.example_input(2)).groups()
-    print(f"tracing {options.model} and grouping its channels, once a fit: {now() - start:.2f} s")
-
-    times: dict[str, list[float]] = {"bare loop": [], "lightning": [], "with pruning": []}
-    for _ in range(options.rounds):
-        times["bare loop"].append(bare(build(), data))
-        times["lightning"].append(lightning(build(), data))
-        times["with pruning"].append(lightning(build(), data, SoftFilterPruning(0.4, hard_from=0.5)))
-    for name, seconds in times.items():
-        print(f"{name:>13}: {statistics.median(seconds) / EPOCHS:.3f} s an epoch (median of {options.rounds})")
+    runs: dict[str, Callable[[], float]] = {
+        "bare loop": lambda: bare(build(), data),
+        "lightning": lambda: lightning(build(), data),
+        "with pruning": lambda: lightning(build(), data, SoftFilterPruning(0.4, hard_from=0.5)),
+    }
+    times = interleaved(runs, options.rounds)
+    for name, taken in times.items():
+        print(f"{name:>13}: {statistics.median(taken) / EPOCHS:.3f} s an epoch (median of {options.rounds})")
     for name, other in (("with pruning", "lightning"), ("with pruning", "bare loop"), ("lightning", "bare loop")):
-        ratios = sorted(a / b for a, b in zip(times[name], times[other], strict=True))
-        print(f"{name} / {other}: {statistics.median(ratios):.3f} (from {ratios[0]:.3f} to {ratios[-1]:.3f})")
+        print(f"{name} / {other}: {ratio(times[name], times[other])}")
 
 
 if __name__ == "__main__":

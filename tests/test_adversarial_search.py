@@ -25,7 +25,7 @@ def begin(model: nn.Module, variant: Variant = PAPER, kind: str | None = None, l
 def step(search: AdversarialSearch, model: nn.Module, fill: float | None = None) -> None:
     """Make a step of SGD with learning rate 0, so that only the masks can move."""
     if fill is None:
-        search.loss(model(IMAGES), torch.zeros(4, 10), 0.01, lambda parameters: None).backward()
+        search.loss(model(IMAGES), torch.zeros(4, 10), 0.01, lambda parameters: None)[0].backward()
     else:
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, fill)
@@ -65,9 +65,9 @@ def test_discriminator_and_network_train_apart() -> None:
     model = ResNet((1, 1, 1))
     search = begin(model)
     before = [parameter.clone() for parameter in model.parameters()]
-    loss = search.loss(model(IMAGES), torch.randn(4, 10), 0.1, lambda parameters: None)
+    loss, _ = search.loss(model(IMAGES), torch.randn(4, 10), 0.1, lambda parameters: None)
     assert all(parameter.grad is None for parameter in model.parameters())
-    critic = search._discriminator
+    critic = search._adversary.discriminator
     assert critic is not None
     seen = [parameter.grad.clone() for parameter in critic.parameters() if parameter.grad is not None]
     assert len(seen) == 8
@@ -84,8 +84,8 @@ def test_loss_is_the_papers() -> None:
     model = ResNet((1, 1, 1))
     for variant in (PAPER, OFFICIAL):
         search = begin(model, variant)
-        loss = search.loss(pruned, baseline, 0.0, lambda parameters: None)
-        scores = search._discriminator(pruned)  # type: ignore[misc]
+        loss, _ = search.loss(pruned, baseline, 0.0, lambda parameters: None)
+        scores = search._adversary.discriminator(pruned)  # type: ignore[misc]
         expected = torch.log1p(torch.exp(-scores)).mean()
         torch.testing.assert_close(loss, expected + (pruned - baseline).square().mean())
 
@@ -155,7 +155,7 @@ def test_masks_look_ahead_only_in_training() -> None:
     for _ in range(3):
         step(search, model, fill=0.0)
         search.update(0.1)
-    scale: Tensor = model.layer1[0].bn2.weight  # type: ignore[union-attr, index, assignment]
+    scale: Tensor = model.layer1[0].bn2.weight  # type: ignore[union-attr, index]
     ahead = scale.clone()
     search.fold_masks()
     torch.testing.assert_close(scale[0].detach(), search.masks[0])
@@ -183,14 +183,15 @@ def test_goes_on_from_its_state_to_the_same_bits() -> None:
                 optimizer.load_state_dict(optimizer_state)
                 search.load_state_dict(state)
             optimizer.zero_grad()
-            search.loss(model(IMAGES), torch.ones(4, 10), 0.01, lambda parameters: None).backward()
+            loss, terms = search.loss(model(IMAGES), torch.ones(4, 10), 0.01, lambda parameters: None)
+            loss.backward()
             search.unfold()
             optimizer.step()
             search.stepped()
             search.fold()
             if number % 2:
                 search.update(0.01)
-        ends.append((model.state_dict(), search.masks, search.take_terms()))
+        ends.append((model.state_dict(), search.masks, terms))
     (one, masks, terms), (other_state, other_masks, other_terms) = ends
     assert all(torch.equal(tensor, other_state[name]) for name, tensor in one.items())
     assert torch.equal(masks, other_masks)

@@ -1,11 +1,13 @@
 """GAL as a callback: from a trained network to one that has really lost blocks, branches or channels."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.precision import MixedPrecision
 from quiet_trainer import quiet_trainer
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_prune import GALPruning, KnowledgeDistillation, MagnitudePruning, SoftFilterPruning, slim
+from lightning_prune.callbacks.exact_resume import ExactResume
 from lightning_prune.errors import InputError
 from lightning_prune.models.googlenet import Inception
 from lightning_prune.models.resnet import ResNet
@@ -118,8 +121,8 @@ def test_channels_are_removed_with_all_that_belongs_to_them() -> None:
     fit(module, GALPruning(sparsity=0.5, structures=["channel"], every=1, l1=0.01))
     small = slim(module, IMAGES)
     blocks = [f"network.layer{stage}.{number}.conv1" for stage in (1, 2, 3) for number in (0, 1)]
-    widths = [small.get_submodule(name).out_channels for name in blocks]
-    assert sum(widths) == (16 + 32 + 64) * 2 / 2  # type: ignore[operator]
+    widths: list[Any] = [small.get_submodule(name).out_channels for name in blocks]
+    assert sum(widths) == (16 + 32 + 64) * 2 / 2
     torch.testing.assert_close(small.eval()(IMAGES), module.eval()(IMAGES), rtol=0, atol=1e-5)
 
 
@@ -130,7 +133,7 @@ def test_validation_sees_the_masks_and_training_goes_on_as_without_it() -> None:
         trainer = quiet_trainer(
             GALPruning(sparsity=0.4, every=1), max_epochs=3, num_sanity_val_steps=0, limit_val_batches=batches
         )
-        module.validation_step = lambda batch, batch_idx: None  # type: ignore[method-assign, assignment]
+        module.validation_step = lambda *args, **kwargs: None  # type: ignore[method-assign]
         trainer.fit(module, loader(), loader())
         ends.append(module.state_dict())
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
@@ -231,3 +234,27 @@ def test_an_exception_leaves_the_masks_in_the_weights_and_nothing_else() -> None
     assert module.training_step == plain
     assert not module._forward_hooks
     assert not module.network._forward_hooks
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:You're resuming from a checkpoint that ended before")
+def test_a_search_stopped_in_mid_epoch_ends_with_the_same_bits_and_logs_the_same(tmp_path: Path) -> None:
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            if trainer.global_step == 6:  # of 4 in an epoch
+                raise KeyboardInterrupt
+
+    def run(*more: Callback, path: Path | None = None) -> tuple[Module, Any]:
+        module = resnet()
+        saving = ModelCheckpoint(tmp_path, "last", every_n_train_steps=1, enable_version_counter=False)
+        trainer = quiet_trainer(GALPruning(sparsity=0.4, every=1), ExactResume(), saving, *more, max_epochs=3)
+        trainer.fit(module, loader(), ckpt_path=path)
+        return module, trainer
+
+    whole, expected = run()
+    with pytest.raises(SystemExit):
+        run(Stop())
+    resumed, trainer = run(path=tmp_path / "last.ckpt")
+    assert all(torch.equal(tensor, resumed.state_dict()[name]) for name, tensor in whole.state_dict().items())
+    logged = [{name: float(value) for name, value in t.callback_metrics.items()} for t in (expected, trainer)]
+    assert "gal/discriminator_accuracy" in logged[0]
+    assert logged[0] == logged[1]

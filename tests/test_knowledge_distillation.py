@@ -198,7 +198,7 @@ def test_a_step_whose_gradients_overflow_moves_neither_module_nor_adapters() -> 
     callback, module = distillation(features=HINT), seeded()
     scaler = GradScaler("cpu", init_scale=2.0**60, growth_interval=1000)
     fit(module, callback, plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)], max_epochs=1)
-    assert same(module.net[0], seeded().net[0])  # type: ignore[arg-type]
+    assert same(module.net[0], seeded().net[0])
     weights = callback.state_dict()["adapters"]["weights"]
     assert torch.equal(weights[0], Adapter(torch.zeros(1, 8), torch.zeros(1, 12), seed=0).weight)
 
@@ -214,13 +214,13 @@ def test_two_processes_average_the_gradients_of_module_and_adapters(monkeypatch:
     for start in range(0, len(shares[0]), 8):
         optimizer.zero_grad()
         statistics = []
-        before = copy.deepcopy(reference.net[1].state_dict())  # type: ignore[union-attr, index]
+        before = copy.deepcopy(reference.net[1].state_dict())
         for share in shares:
-            reference.net[1].load_state_dict(before)  # type: ignore[union-attr, index]
+            reference.net[1].load_state_dict(before)
             batch = default_collate([data()[index] for index in share[start : start + 8]])
             (reference.training_step(batch, 0) / 2).backward()
-            statistics.append(copy.deepcopy(reference.net[1].state_dict()))  # type: ignore[union-attr, index]
-        reference.net[1].load_state_dict(statistics[0])  # type: ignore[union-attr, index]
+            statistics.append(copy.deepcopy(reference.net[1].state_dict()))
+        reference.net[1].load_state_dict(statistics[0])
         optimizer.step()
     assert same(module, reference)
 
@@ -262,9 +262,9 @@ def test_nothing_to_learn_from_the_teacher_is_plain_training_to_the_bit() -> Non
 
 def test_terms_are_logged_as_means_over_the_epoch() -> None:
     class Looks(Callback):
-        def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any) -> None:
+        def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
             with torch.no_grad():
-                student, teacher = copy.deepcopy(pl_module.net), wide().eval()  # type: ignore[arg-type]
+                student, teacher = copy.deepcopy(pl_module.net), wide().eval()
                 hidden, wanted = student[0](batch[0]), teacher[0](batch[0])
                 expected["distillation/hinton"] += len(batch[0]) * Hinton()(student(batch[0]), teacher(batch[0])) / 28
                 expected["distillation/similarity[0]"] += len(batch[0]) * Similarity()(hidden, wanted) / 28

@@ -14,7 +14,7 @@ LAYERS = {
     **dict.fromkeys(("criteria", "granularities", "schedules", "distillation", "quantizers", "profiling"), 1),
     **dict.fromkeys(("axes", "walk", "operators", "groups", "coupling", "weights", "pools"), 2),
     **dict.fromkeys(("flow", "scaling", "structures", "replacing"), 2),
-    **dict.fromkeys(("discriminator", "fista", "soft_masks", "adversarial_search"), 2),
+    **dict.fromkeys(("discriminator", "adversary", "fista", "soft_masks", "adversarial_search"), 2),
     **dict.fromkeys(
         ("selection", "masking", "choosing", "held_masks", "losses", "sensitivity", "activations", "admm"), 2
     ),

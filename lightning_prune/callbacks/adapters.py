@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import LBFGS, Optimizer
 
+from lightning_prune.callbacks.gradient_averaging import average_gradients
 from lightning_prune.callbacks.loop_state import moved
-from lightning_prune.callbacks.teacher import average_gradients
 from lightning_prune.errors import InputError
 
 

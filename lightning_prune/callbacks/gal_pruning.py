@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,10 +12,12 @@ from torch.optim import Optimizer
 
 from lightning_prune.adversarial_search import OFFICIAL, PAPER, AdversarialSearch
 from lightning_prune.callbacks.arguments import at_least_zero, instance, one_of
+from lightning_prune.callbacks.epoch_means import EpochMeans
+from lightning_prune.callbacks.gradient_averaging import average_gradients
 from lightning_prune.callbacks.knowledge_distillation import KnowledgeDistillation
 from lightning_prune.callbacks.order import Placed
 from lightning_prune.callbacks.pruner import Pruner
-from lightning_prune.callbacks.teacher import Teacher, average_gradients
+from lightning_prune.callbacks.teacher import Teacher
 from lightning_prune.callbacks.timed_pruner import TimedPruner
 from lightning_prune.callbacks.timeline import Moment
 from lightning_prune.coupling import couple
@@ -117,6 +120,7 @@ class GALPruning(TimedPruner):
         self._trainer: Trainer | None = None
         self._search: AdversarialSearch | None = None
         self._state: Mapping[str, Any] | None = None
+        self._means = EpochMeans()
         self._removed: dict[str, list[int]] = {}
         self._census: dict[str, float] = {}
 
@@ -174,8 +178,8 @@ class GALPruning(TimedPruner):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log where the search is, or what it has found."""
         if self._search is not None:
-            pl_module.log_dict({f"gal/{name}": value for name, value in self._search.take_terms().items()})
             self._census = self._search.census()
+        pl_module.log_dict({f"gal/{name}": value for name, value in self._means.take().items()})
         pl_module.log_dict({f"gal/{name}": value for name, value in self._census.items()})
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -194,8 +198,8 @@ class GALPruning(TimedPruner):
         """Return the masks in force, and the search as long as it is not over."""
         search = None if self._search is None else self._search.state_dict()
         found = {"removed": self._removed, "census": self._census}
-        own = {"search": search, "found": found, "teacher": self._teacher.state_dict()}
-        return {**super().state_dict(), **own}
+        parts = {"search": search, "teacher": self._teacher.state_dict(), "means": self._means.state_dict()}
+        return {**super().state_dict(), **parts, "found": found}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of a checkpoint."""
@@ -203,6 +207,7 @@ class GALPruning(TimedPruner):
         self._state = state_dict["search"]
         self._removed, self._census = state_dict["found"]["removed"], state_dict["found"]["census"]
         self._teacher.load_state_dict(state_dict["teacher"])
+        self._means.load_state_dict(state_dict["means"])
 
     def report(self, module: nn.Module) -> dict[str, Any]:
         """Return which structures are gone."""
@@ -243,12 +248,9 @@ class GALPruning(TimedPruner):
         """Return what turns the step's own loss into that of the search."""
         if self._search is None or self._trainer is None:
             return None
-        trainer = self._trainer
-        searched = self._search.loss(
-            *self._teacher.logits(),
-            self._rate,
-            lambda parameters: average_gradients(trainer, parameters),
-        )
+        average = partial(average_gradients, self._trainer)
+        searched, terms = self._search.loss(*self._teacher.logits(), self._rate, average)
+        self._means.add(terms, samples=1)  # every step counts alike, since l1 is no mean over samples
         return searched - loss
 
     @torch.no_grad()
@@ -280,5 +282,5 @@ class GALPruning(TimedPruner):
             join(masks, ChannelPool(structure.group, shapes, 0).masks(~gone))
             if gone.any():
                 self._removed[structure.name] = gone.nonzero().flatten().tolist()
-        self._search = None
+        self._search, self._means = None, EpochMeans()
         self._hold(trainer, pl_module, masks)

@@ -1,7 +1,7 @@
 """Knowledge distillation: the network in training also learns what a frozen one makes of the same inputs."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -9,9 +9,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_prune.callbacks.adapters import Adapters
 from lightning_prune.callbacks.arguments import at_least_zero, instance
 from lightning_prune.callbacks.epoch_means import EpochMeans
+from lightning_prune.callbacks.feature_matching import FeatureMatching, loss_name
 from lightning_prune.callbacks.labels import labels
 from lightning_prune.callbacks.logit_cache import LogitCache
 from lightning_prune.callbacks.order import Place, Placed
@@ -96,13 +96,9 @@ class KnowledgeDistillation(Placed):
         self.warm_up = check_moment(warm_up, "warm_up")
         self.decay = None if decay is None else check_moment(decay, "decay")
         self.cache = instance("cache", bool, cache)
-        layers = [(match.student, match.teacher) for match in self.features]
-        self._names = [f"distillation/{_name(match.loss)}[{match.student}]" for match in self.features]
-        twice = next((name for name in self._names if self._names.count(name) > 1), None)
-        if twice is not None:
-            raise InputError(f"expected every layer once for each loss in features, got two of {twice}")
-        self._teacher = Teacher(teacher, checkpoint, student, layers)
         self._forget()
+        layers = [(match.student, match.teacher) for match in self.features]
+        self._teacher = Teacher(teacher, checkpoint, student, layers)
 
     def _forget(self) -> None:
         self._term: Term | None = None
@@ -111,8 +107,7 @@ class KnowledgeDistillation(Placed):
         self._means = EpochMeans()
         self._batch: Any = None
         self._trainer: Trainer | None = None
-        self._adapters: Adapters | None = None
-        self._adapters_state: Mapping[str, Any] | None = None
+        self._matching = FeatureMatching(self.features)
         self._cache: LogitCache | None = None
         self._cached_epoch = -1
 
@@ -151,7 +146,7 @@ class KnowledgeDistillation(Placed):
             self._teacher.start(trainer, pl_module)
             example = self._teacher.example_features
             if example and len(example[0][0]) > 1:  # a single sample has no batch statistics
-                self._feature_losses(example)
+                self._matching.losses(trainer, example)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out how long the run is, and whether logits can be looked up."""
@@ -178,8 +173,7 @@ class KnowledgeDistillation(Placed):
 
     def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Forget the adapters' gradients with the module's."""
-        if self._adapters is not None:
-            self._adapters.zero_grad()
+        self._matching.zero_grad()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -206,14 +200,14 @@ class KnowledgeDistillation(Placed):
         """Return a hash of the teacher, the adapters, and the sums that are logged at the end of the epoch."""
         if not self._teaches:
             return {}
-        adapters = self._adapters_state if self._adapters is None else self._adapters.state_dict()
-        return {"teacher": self._teacher.state_dict(), "adapters": adapters, "means": self._means.state_dict()}
+        adapters, means = self._matching.state_dict(), self._means.state_dict()
+        return {"teacher": self._teacher.state_dict(), "adapters": adapters, "means": means}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of a checkpoint."""
         if self._teaches and state_dict:
             self._teacher.load_state_dict(state_dict["teacher"])
-            self._adapters_state = state_dict["adapters"]
+            self._matching.load_state_dict(state_dict["adapters"])
             self._means.load_state_dict(state_dict["means"])
 
     # The parts --------------------------------------------------------------------------------------------------------
@@ -229,37 +223,14 @@ class KnowledgeDistillation(Placed):
         values: dict[str, Tensor] = {}
         if self.loss is not None and self.weight:
             student, teacher = self._teacher.logits(known=known)
-            values[f"distillation/{_name(self.loss)}"] = self.loss(student, teacher, labels(self._batch))
-        features = self._teacher.features()
-        values |= dict(zip(self._names, self._feature_losses(features), strict=True))
-        self._means.add(values, self._teacher.batch_size)
+            values[loss_name(self.loss)] = self.loss(student, teacher, labels(self._batch))
+        assert self._trainer is not None
+        values |= self._matching.losses(self._trainer, self._teacher.features())
+        self._means.add({f"distillation/{name}": value for name, value in values.items()}, self._teacher.batch_size)
         weights = [self.weight] * bool(self.weight) + [match.weight for match in self.features]
         for factor, value in zip(weights, values.values(), strict=True):
             added = added + factor * value
         return self._factor * added
-
-    def _feature_losses(self, features: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
-        """Return the loss of each match for features of student and teacher."""
-        values, adapted = [], 0
-        for match, (student, teacher) in zip(self.features, features, strict=True):
-            if match.adapt:
-                student, teacher = self._adapted(features)(adapted, student, teacher)
-                adapted += 1
-            try:
-                values.append(match.loss(student, teacher))
-            except InputError as error:
-                raise InputError(f"{error}, in the match of {match.student} with {match.teacher}") from error
-        return values
-
-    def _adapted(self, features: Sequence[tuple[Tensor, Tensor]]) -> Adapters:
-        """Return the adapters, which are made when the first features are known."""
-        if self._adapters is None:
-            assert self._trainer is not None
-            pairs = [pair for match, pair in zip(self.features, features, strict=True) if match.adapt]
-            self._adapters = Adapters(self._trainer, pairs)
-            if self._adapters_state is not None:
-                self._adapters.load_state_dict(self._adapters_state)
-        return self._adapters
 
     def _looked_up(self, cache: LogitCache) -> Tensor:
         """Return the logits of the batch, if it is what the student was given."""
@@ -274,17 +245,6 @@ class KnowledgeDistillation(Placed):
     def _leave(self) -> None:
         if self._term is not None:
             self._term.remove()
-        if self._adapters is not None:
-            self._adapters.detach()
+        self._matching.detach()
         self._teacher.stop()
         self._term, self._cache, self._batch = None, None, None
-
-
-def _name(loss: Any) -> str:
-    """Return what a loss is called in logs: `relational_angle` for RelationalAngle().
-
-    >>> _name(Hinton())
-    'hinton'
-    """
-    name = getattr(loss, "__name__", type(loss).__name__)
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")

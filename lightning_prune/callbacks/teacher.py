@@ -2,8 +2,7 @@
 
 import copy
 import os
-import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,9 +13,11 @@ from torch.func import functional_call
 
 from lightning_prune.callbacks.arguments import instance
 from lightning_prune.callbacks.example_input import given_input
-from lightning_prune.callbacks.logits import are_logits, check_logits, described
+from lightning_prune.callbacks.layer_recorders import LayerRecorders
+from lightning_prune.callbacks.logits import are_logits, check_logits
 from lightning_prune.callbacks.sharding import refuse_sharding
 from lightning_prune.callbacks.step_recorder import Call, StepRecorder, submodule
+from lightning_prune.callbacks.teacher_network import frozen_copy, refuse_different, refuse_shared
 from lightning_prune.callbacks.undisturbed import undisturbed
 from lightning_prune.callbacks.weight_files import copy_weights, fingerprint, load_weights
 from lightning_prune.errors import InputError
@@ -55,14 +56,13 @@ class Teacher:
         self.part = instance("student", str, part)
         self._given = network
         self._checkpoint = checkpoint
-        self._layers = tuple(layers)
         self._evaluating = evaluating
         self._network = network
         self._fingerprint = ""
         self._modes: list[tuple[nn.Module, bool]] = []
         self._recorder = StepRecorder(f"the student, {part}," if part else "the module itself")
-        self._student_layers = [StepRecorder(f"the student's {name}") for name, _ in self._layers]
-        self._teacher_layers = [StepRecorder(f"the teacher's {name}") for _, name in self._layers]
+        self._student_layers = LayerRecorders("student", [own for own, _ in layers])
+        self._teacher_layers = LayerRecorders("teacher", [other for _, other in layers])
         self._entries: tuple[Any, ...] = ()
         self._direct = 0  # entries of the last batch that were the student's arguments; 0 if it had others
         self._ahead: tuple[Any, ...] = ()
@@ -86,14 +86,9 @@ class Teacher:
         Raises:
             InputError: If the student has no weights yet, or processes were given different teachers.
         """
-        if self._given is None:
-            self._network = self._copy_of_student(trainer, pl_module)
-        else:
-            self._network = self._given
+        self._network = self._copy_of_student(trainer, pl_module) if self._given is None else self._given
         self._fingerprint = fingerprint(self.network)
-        same = self._fingerprint == trainer.strategy.broadcast(self._fingerprint)
-        if not trainer.strategy.reduce_boolean_decision(same):
-            raise InputError("expected the same teacher in all processes, got different weights; load them from a file")
+        refuse_different(trainer, self._fingerprint)
 
     def check_layers(self, pl_module: nn.Module) -> None:
         """Refuse names of layers that student or teacher do not have.
@@ -101,10 +96,8 @@ class Teacher:
         Raises:
             InputError: If there are any; names the ones that are closest.
         """
-        student = submodule(pl_module, self.part, "the student")
-        for own, others in self._layers:
-            submodule(student, own, "a layer of the student")
-            submodule(self.network, others, "a layer of the teacher")
+        self._student_layers.check(submodule(pl_module, self.part, "the student"))
+        self._teacher_layers.check(self.network)
 
     def start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the teacher to the student, hook into both, and compare their outputs if an example input is known.
@@ -122,9 +115,8 @@ class Teacher:
             self._network = plugin.convert_module(copy.deepcopy(self.network))
         self.network.to(pl_module.device).eval()
         self._recorder.attach(student)
-        for (own, others), one, other in zip(self._layers, self._student_layers, self._teacher_layers, strict=True):
-            one.attach(submodule(student, own, "a layer of the student"))
-            other.attach(submodule(self.network, others, "a layer of the teacher"))
+        self._student_layers.attach(student)
+        self._teacher_layers.attach(self.network)
         # What was compiled before runs without the hooks, since torch does not look for new ones.
         torch.compiler.reset()
         self._compare_on_example(trainer, pl_module)
@@ -139,8 +131,8 @@ class Teacher:
             batch: The batch of the step; None for no answer ahead.
         """
         self._outputs, self._features, self._ahead = (), [], ()
-        for recorder in (self._recorder, *self._student_layers):
-            recorder.begin()
+        self._recorder.begin()
+        self._student_layers.begin()
         self._entries = tuple(batch) if isinstance(batch, Sequence) else () if batch is None else (batch,)
         if 0 < self._direct <= len(self._entries):
             with torch.no_grad(), trainer.precision_plugin.forward_context():
@@ -181,12 +173,12 @@ class Teacher:
     def end_step(self) -> None:
         """Let go of the step's tensors, and record nothing until the next."""
         self._outputs, self._features, self._ahead, self._entries = (), [], (), ()
-        for recorder in (self._recorder, *self._student_layers):
-            recorder.stop()
+        self._recorder.stop()
+        self._student_layers.stop()
 
     def stop(self) -> None:
         """Leave the student, and give the teacher back as it was."""
-        for recorder in (self._recorder, *self._student_layers, *self._teacher_layers):
+        for recorder in (self._recorder, self._student_layers, self._teacher_layers):
             recorder.detach()
         for module, training in self._modes:
             module.training = training
@@ -221,15 +213,7 @@ class Teacher:
     # The parts --------------------------------------------------------------------------------------------------------
 
     def _copy_of_student(self, trainer: Trainer, pl_module: LightningModule) -> nn.Module:
-        student = submodule(pl_module, self.part, "the student")
-        if next(student.parameters(), None) is None:
-            raise InputError(
-                f"expected a student with weights when the fit is set up, got {type(student).__name__} without; build "
-                "it in __init__, or pass a teacher"
-            )
-        network = copy.deepcopy(student).requires_grad_(False)
-        if isinstance(network, LightningModule) and isinstance(vars(network).get("forward"), types.FunctionType):
-            del vars(network)["forward"]  # what Lightning has compiled still runs the student
+        network = frozen_copy(submodule(pl_module, self.part, "the student"))
         if self._checkpoint is not None:
             load_weights(network, self._checkpoint)
         if trainer.world_size > 1:
@@ -260,52 +244,22 @@ class Teacher:
         if known is not None:
             self._outputs = call.output, known
             return
-        own = [_tensor(recorder) for recorder in self._student_layers]
-        answered = self._ahead and self._is_direct(call, self._direct)
+        own, direct = self._student_layers.take(), self._entries_given(call)
+        answered = self._ahead and direct == self._direct
         self._outputs = call.output, self._ahead[0] if answered else self._answer(call)
-        self._direct = len(call.arguments) if self._is_direct(call, len(call.arguments)) else 0
-        self._features = list(zip(own, map(_tensor, self._teacher_layers), strict=True))
+        self._direct = direct
+        self._features = list(zip(own, self._teacher_layers.take(), strict=True))
 
-    def _is_direct(self, call: Call, number: int) -> bool:
-        """Return whether the student was given just the first entries of the batch."""
-        given, entries = call.arguments, self._entries[:number]
+    def _entries_given(self, call: Call) -> int:
+        """Return how many of the batch's first entries were the student's arguments; 0 if it had others."""
+        given, entries = call.arguments, self._entries[: len(call.arguments)]
         same = len(given) == len(entries) and all(one is other for one, other in zip(given, entries, strict=True))
-        return same and not call.keywords
+        return len(given) if same and not call.keywords else 0
 
     def _answer(self, call: Call) -> Any:
-        for recorder in self._teacher_layers:
-            recorder.begin()
+        self._teacher_layers.begin()
         self.network.train(not self._evaluating)
         if self._evaluating:
             return self.network(*call.arguments, **call.keywords)
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         return functional_call(self.network, buffers, call.arguments, dict(call.keywords))
-
-
-def refuse_shared(network: nn.Module, module: nn.Module) -> None:
-    """Refuse a teacher that the optimizer of a module would train.
-
-    Raises:
-        InputError: If they have a parameter in common.
-    """
-    own = {id(parameter) for parameter in module.parameters()}
-    for name, parameter in network.named_parameters():
-        if id(parameter) in own:
-            raise InputError(
-                f"expected a teacher apart from the module in training, got one that shares {name} with it; pass "
-                "copy.deepcopy(teacher), and keep no teacher in the module"
-            )
-
-
-def average_gradients(trainer: Trainer, parameters: Iterable[nn.Parameter]) -> None:
-    """Average the gradients of parameters that belong to no module of the trainer over all processes."""
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad = trainer.strategy.reduce(parameter.grad, reduce_op="mean")
-
-
-def _tensor(recorder: StepRecorder) -> Tensor:
-    output = recorder.take().output
-    if not isinstance(output, Tensor):
-        raise InputError(f"expected a tensor from {recorder.name}, got {described(output)}; name another layer")
-    return output

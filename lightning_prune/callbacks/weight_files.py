@@ -63,6 +63,15 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def difference(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> tuple[str, str, str] | None:
+    """Return the first tensor that differs in shape, with its shape on both sides; None if all fit."""
+    for name in [*own, *(name for name in saved if name not in own)]:
+        one, other = (str(tuple(side[name].shape)) if name in side else "no such tensor" for side in (own, saved))
+        if one != other:
+            return name, one, other
+    return None
+
+
 def _file(path: Path) -> Path:
     """Return the file that a path means."""
     candidates = [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")] if path.is_dir() else [path]
@@ -97,7 +106,7 @@ def _uncompiled(name: str) -> str:
 def _matching(own: State, saved: State, path: str) -> State:
     """Return what is saved under the network's own names."""
     views = _views(own, saved)
-    fitting = {prefix: view for prefix, view in views.items() if _difference(own, view) is None}
+    fitting = {prefix: view for prefix, view in views.items() if difference(own, view) is None}
     if len(fitting) > 1 and "" not in fitting:
         raise InputError(
             f"expected the weights of one network, got {path}, in which those under {' and '.join(fitting)} fit; save "
@@ -106,9 +115,9 @@ def _matching(own: State, saved: State, path: str) -> State:
     if fitting:
         return fitting.get("", next(iter(fitting.values())))
     closest = max(views.values(), key=lambda view: len(own.keys() & view.keys()))
-    difference = _difference(own, closest)
-    assert difference is not None
-    name, expected, got = difference
+    differs = difference(own, closest)
+    assert differs is not None
+    name, expected, got = differs
     raise InputError(f"expected {name} of {expected}, got {got} in {path}: it is of another architecture")
 
 
@@ -125,12 +134,3 @@ def _views(own: State, saved: State) -> dict[str, State]:
             prefix = name.removesuffix(first_saved)
             views.setdefault(prefix, {prefix + key: value for key, value in saved.items()})
     return views
-
-
-def _difference(own: State, saved: State) -> tuple[str, str, str] | None:
-    """Return the first tensor that differs in shape, with its shape on both sides; None if all fit."""
-    for name in [*own, *(name for name in saved if name not in own)]:
-        one, other = (str(tuple(side[name].shape)) if name in side else "no such tensor" for side in (own, saved))
-        if one != other:
-            return name, one, other
-    return None

@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
+from quiet_trainer import quiet_trainer
 
 import train
 from lightning_prune import SparsityMonitor, load_slim, save_slim, slim
@@ -68,20 +69,9 @@ def pieces(cfg: DictConfig) -> tuple[ImageClassifier, Any, list[Callback]]:
     return module, data, [instantiate(strategy) for strategy in cfg.strategy.values()]
 
 
-def trainer(*callbacks: Callback, **settings: Any) -> Trainer:
-    return Trainer(
-        max_epochs=EPOCHS,
-        accelerator="cpu",
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_train_batches=3,
-        limit_val_batches=1,
-        **settings,
-    )
+trainer = functools.partial(
+    quiet_trainer, max_epochs=EPOCHS, num_sanity_val_steps=0, limit_train_batches=3, limit_val_batches=1
+)
 
 
 @pytest.mark.parametrize("name", options("model"))
