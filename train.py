@@ -116,16 +116,25 @@ def settled(cfg: DictConfig) -> DictConfig:
 
 
 def settle_paths(cfg: DictConfig) -> None:
-    """Make paths good for a later resume from elsewhere, and take a given teacher's architecture from its run."""
+    """Make paths good for a later resume from elsewhere, and take architectures from the runs that are given."""
     if cfg.data.get("path"):
         cfg.data.path = str(Path(cfg.data.path).absolute())
     cfg.teacher.folder = str(Path(cfg.teacher.folder).absolute())
+    if cfg.weights:
+        cfg.weights = str(Path(cfg.weights).absolute())
+        if not any(typed.startswith("model=") for typed in cfg.overrides):
+            cfg.model = model_of(cfg.weights) or cfg.model
     if cfg.teacher.checkpoint:
-        path = Path(cfg.teacher.checkpoint).absolute()
-        cfg.teacher.checkpoint = str(path)
-        file = (path if path.is_dir() else path.parent.parent) / "config.yaml"
-        if file.is_file() and not any(of_teachers(typed, "model") for typed in cfg.overrides):
-            cfg.teacher.model = OmegaConf.load(file).model
+        cfg.teacher.checkpoint = str(Path(cfg.teacher.checkpoint).absolute())
+        if not any(of_teachers(typed, "model") for typed in cfg.overrides):
+            cfg.teacher.model = model_of(cfg.teacher.checkpoint) or cfg.teacher.model
+
+
+def model_of(checkpoint: str) -> Any:
+    """Return how the model of a checkpoint is built, as the configuration of its run says; None if there is none."""
+    path = Path(checkpoint)
+    file = (path if path.is_dir() else path.parent.parent) / "config.yaml"
+    return OmegaConf.load(file).model if file.is_file() else None
 
 
 # The stages -----------------------------------------------------------------------------------------------------------
@@ -157,7 +166,6 @@ def run_stages(cfg: DictConfig) -> None:
                 f"expected a strategy that prunes before fine-tuning, got strategy=[{','.join(cfg.strategy)}]; add "
                 "one, or set finetune=none"
             )
-    with one_line():
         check_strategy(cfg, data, strategy.values())
         if tuning:
             check_strategy(tuning, data, tuners.values())
@@ -166,6 +174,8 @@ def run_stages(cfg: DictConfig) -> None:
     with one_line():
         load_teacher(teacher, weights, data)
         module = classifier(cfg, data)
+        if cfg.weights:
+            load_weights(module.network, cfg.weights)
     with trained(cfg, module, data, strategy.values()) as trainer:
         # Once more, since what a teacher knows of the batches it has seen may have changed.
         load_teacher(teacher, weights, data)
@@ -174,13 +184,15 @@ def run_stages(cfg: DictConfig) -> None:
             models |= ending(module, pruners.values(), data.example_input(2))
             if pruners:
                 save_slim(models["slim"], folder / "slim.pt")
+            elif "quantized" in models:
+                save_slim(module, folder / "quantized.pt")
             compared.add(models, trainer)
         trainer.strategy.barrier()
     if tuning:
         finetune(tuning, data, tuners.values(), folder, compared)
     if trainer.is_global_zero:
         rows = compared.rows(data.example_input(cfg.latency_batch_size))
-        compared.report(folder, rows, pruners, described(cfg))
+        compared.report(folder, rows, strategy, described(cfg))
 
 
 def finetune(

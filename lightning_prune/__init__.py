@@ -9,6 +9,7 @@ from lightning_prune.callbacks.gal_pruning import GALPruning
 from lightning_prune.callbacks.knowledge_distillation import KnowledgeDistillation
 from lightning_prune.callbacks.magnitude_pruning import MagnitudePruning
 from lightning_prune.callbacks.network_slimming import NetworkSlimming
+from lightning_prune.callbacks.quantization_aware_training import QuantizationAwareTraining
 from lightning_prune.callbacks.regularization import Regularization
 from lightning_prune.callbacks.soft_filter_pruning import SoftFilterPruning
 from lightning_prune.callbacks.sparsity_monitor import SparsityMonitor
@@ -25,6 +26,7 @@ __all__ = [
     "KnowledgeDistillation",
     "MagnitudePruning",
     "NetworkSlimming",
+    "QuantizationAwareTraining",
     "Regularization",
     "SoftFilterPruning",
     "SparsityMonitor",

@@ -11,6 +11,7 @@ from torch.fx import Interpreter, Node
 
 from lightning_prune.coupling import Group, trace
 from lightning_prune.errors import InputError
+from lightning_prune.interception import suspended
 from lightning_prune.tracing import evaluating, export, stored_tensors
 
 
@@ -29,7 +30,8 @@ class Activations:
     def __init__(self, model: nn.Module, arguments: tuple[Tensor, ...], groups: Sequence[Group]) -> None:
         self._model = model
         self._shapes = [argument.shape for argument in arguments]
-        self._program = export(model, arguments)
+        with suspended():
+            self._program = export(model, arguments)
         coupling = trace(model, self._program)
         self._places: dict[Node, list[tuple[int, int, Tensor]]] = defaultdict(list)
         for number, group in enumerate(groups):

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from rich.console import Console
 from torch import Tensor
 
+from lightning_prune.callbacks.order import Placed
 from lightning_prune.callbacks.pruner import Pruner
+from lightning_prune.interception import suspended
 from lightning_prune.profiling import profile_all
+from lightning_prune.quantizing import quantization_of
 from lightning_prune.report import EndTable, Json, Row, in_words, plot_curves, write_summary
 from lightning_prune.slimming import slim
 
@@ -24,11 +27,11 @@ def ending(module: Module, pruners: Collection[Pruner], example_input: Tensor) -
 
     Args:
         module: As it is after training.
-        pruners: Those it was trained with; without one it is `dense`, and nothing else is returned.
+        pruners: Those it was trained with; without one it is `dense`, or `quantized`, and nothing else is returned.
         example_input: What its `forward` takes.
     """
     if not pruners:
-        return {"dense": module}
+        return {"dense" if quantization_of(module) is None else "quantized": module}
     models = {"masked": module, "slim": slim(module, example_input)}
     states = [pruner.dense_state for pruner in pruners]
     if len(states) > 1 or states[0] is None:
@@ -70,26 +73,29 @@ class Comparison:
         Args:
             example_input: The batch whose latency is measured, on the CPU.
         """
-        profiles = profile_all([model.cpu() for model in self.models.values()], example_input)
+        with suspended():  # a rounded number takes as much space as another, and more time, before it is exported
+            profiles = profile_all([model.cpu() for model in self.models.values()], example_input)
         return [Row(*entries) for entries in zip(self.models, self._accuracies.values(), profiles, strict=True)]
 
     def report(
-        self, run_folder: Path, rows: Sequence[Row], pruners: Mapping[str, Pruner], extra: Mapping[str, Json]
+        self, run_folder: Path, rows: Sequence[Row], strategy: Mapping[str, Callback], extra: Mapping[str, Json]
     ) -> None:
         """Write `summary.json` and `curves.png` into a run's folder, and print the table of its models.
 
         Args:
             run_folder: With the logged curves of the training that pruned.
             rows: See `rows`.
-            pruners: Those of that training, by the name of their strategy.
+            strategy: The callbacks of that training, by name.
             extra: What the summary says besides; see `write_summary`.
         """
-        equal = torch.equal(self.classes["masked"], self.classes["slim"]) if pruners else None
-        reports = {name: text for name, p in pruners.items() if (text := p.report(self.models["masked"]))}
+        equal = torch.equal(self.classes["masked"], self.classes["slim"]) if "slim" in self.classes else None
+        trained = next(self.models[name] for name in ("masked", "quantized", "dense") if name in self.models)
+        placed = {name: callback for name, callback in strategy.items() if isinstance(callback, Placed)}
+        reports = {name: text for name, callback in placed.items() if (text := callback.report(trained))}
         results = {"predictions_equal": equal, "pruning": reports}
         write_summary(run_folder / "summary.json", rows, {**extra, **results})
-        final_epochs = [pruner.final_epoch for pruner in pruners.values() if pruner.final_epoch is not None]
-        plot_curves(run_folder, rows, hard_from_epoch=max(final_epochs, default=None))
+        final_epochs = [pruner.final_epoch for pruner in strategy.values() if isinstance(pruner, Pruner)]
+        plot_curves(run_folder, rows, hard_from_epoch=max((e for e in final_epochs if e is not None), default=None))
         console = Console()
         console.print(EndTable(rows))
         files = sorted(path.name for path in run_folder.iterdir() if not path.name.startswith("."))

@@ -12,6 +12,7 @@ from lightning_prune.axes import components
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel, Residual
 from lightning_prune.groups import Group, Member, coupled_groups, lone_group
+from lightning_prune.interception import suspended
 from lightning_prune.operators.rules import visit
 from lightning_prune.structures import Finder, Structure, StructureKind
 from lightning_prune.tracing import ExampleInput, export, holder, stored_tensors
@@ -279,7 +280,8 @@ def couple(model: nn.Module, example_input: ExampleInput) -> Coupling:
     """
     if not stored_tensors(model):
         raise InputError(f"expected a model with parameters, got {type(model).__name__} without any")
-    return trace(model, export(model, example_input))
+    with suspended():
+        return trace(model, export(model, example_input))
 
 
 def trace(model: nn.Module, program: ExportedProgram) -> Coupling:

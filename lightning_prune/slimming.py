@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from lightning_prune.coupling import Coupling, couple
 from lightning_prune.errors import InputError
+from lightning_prune.interception import suspended
 from lightning_prune.nothing import Gone, Nothing
 from lightning_prune.proof import Proof, holds, prove
+from lightning_prune.quantizing import quantization_of
 from lightning_prune.structures import Structure
 from lightning_prune.surgery import Model, cut, replace_modules, replace_tensors, stated_widths
 from lightning_prune.tracing import ExampleInput, stored_tensors
@@ -26,7 +28,8 @@ def slim(model: Model, example_input: ExampleInput) -> Model:
     are zero, in every layer that it is coupled with. Channels that the model's code fixes (its outputs, and what
     enters an operator that cannot be followed) stay; the log names them. A residual block whose last scale and shift
     are zero becomes its shortcut, and a branch of which that is true leaves its concatenation, with all their layers.
-    What is proven is what runs: `forward` in eval mode, with inputs of this shape.
+    What is proven is what runs: `forward` in eval mode, with inputs of this shape. Of a quantized model it is the float
+    one; the copy is quantized alike, with the same ranges.
 
     Args:
         model: A masked model. It is not changed.
@@ -38,6 +41,11 @@ def slim(model: Model, example_input: ExampleInput) -> Model:
     Raises:
         InputError: If the model cannot be traced with the example input, or gives NaN, of which nothing can be proven.
     """
+    with suspended():
+        return _slim(model, example_input)
+
+
+def _slim(model: Model, example_input: ExampleInput) -> Model:
     coupling = couple(model, example_input)
     proof = prove(model, example_input)
     silent = coupling.silent(stored_tensors(model))
@@ -63,6 +71,8 @@ def slim(model: Model, example_input: ExampleInput) -> Model:
 def save_slim(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a slim model's weights, its widths and the modules that it has lost as plain data.
 
+    Of a quantized model the file holds ranges and step sizes as well, for `load_quantization`.
+
     Args:
         model: What `slim` returned, after more training or not.
         path: File to write; `torch.load(path, weights_only=True)` opens it without this package.
@@ -74,7 +84,11 @@ def save_slim(model: nn.Module, path: str | os.PathLike[str]) -> None:
         if isinstance(module, Nothing | Gone)
     }
     state = model.state_dict()
-    torch.save({"state_dict": state, "buffers": _left_out(model, state), "widths": widths, "gone": gone}, path)
+    saved = {"state_dict": state, "buffers": _left_out(model, state), "widths": widths, "gone": gone}
+    quantization = quantization_of(model)
+    if quantization is not None:
+        saved["quantization"] = quantization.own_state()
+    torch.save(saved, path)
 
 
 def load_slim(model: Model, path: str | os.PathLike[str]) -> Model:
@@ -167,7 +181,10 @@ def _outside(gone: dict[str, nn.Module], entries: dict[str, Any]) -> dict[str, A
 
 def _left_out(model: nn.Module, state: dict[str, Any]) -> dict[str, Tensor]:
     """Return the buffers that a model's `state_dict` does not hold, because they are not persistent."""
-    return {name: buffer for name, buffer in model.named_buffers(remove_duplicate=False) if name not in state}
+    quantization = quantization_of(model)
+    apart = {id(buffer) for buffer in quantization.buffers()} if quantization is not None else set()
+    buffers = model.named_buffers(remove_duplicate=False)
+    return {name: buffer for name, buffer in buffers if name not in state and id(buffer) not in apart}
 
 
 def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from enum import IntEnum, auto
 from itertools import permutations
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 
 from lightning_prune.errors import InputError
 
@@ -15,6 +16,8 @@ class Place(IntEnum):
 
     DISTILLATION = auto()
     """It copies the student before anything is done to it."""
+    QUANTIZATION = auto()
+    """Behind it layers compute with rounded numbers."""
     REGULARIZATION = auto()
     PRUNING = auto()
     MEASURING = auto()
@@ -36,6 +39,14 @@ class Placed(Callback):
     def objection(self, other: "Placed") -> str | None:
         """Return why another callback makes no sense beside this one; None if it does."""
         return None
+
+    def report(self, module: nn.Module) -> dict[str, Any]:
+        """Return what `summary.json` is to say of a trained model beside its size: numbers, texts, and groups of them.
+
+        Args:
+            module: The module as it is after training, or another of the same architecture.
+        """
+        return {}
 
 
 def check_together(callbacks: Iterable[Callback]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -132,14 +132,6 @@ class Pruner(Placed, ABC):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of a checkpoint."""
         self._loaded = state_dict["masks"]
-
-    def report(self, module: nn.Module) -> dict[str, Any]:
-        """Return what `summary.json` is to say of a pruned model beside its size: numbers, texts, and groups of them.
-
-        Args:
-            module: The module as it is after training, or another of the same architecture.
-        """
-        return {}
 
     # The parts --------------------------------------------------------------------------------------------------------
 

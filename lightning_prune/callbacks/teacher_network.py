@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 from lightning_prune.errors import InputError
+from lightning_prune.quantizing import release
 
 
 def frozen_copy(student: nn.Module) -> nn.Module:
@@ -21,6 +22,7 @@ def frozen_copy(student: nn.Module) -> nn.Module:
             "it in __init__, or pass a teacher"
         )
     network = copy.deepcopy(student).requires_grad_(False)
+    release(network)
     if isinstance(network, LightningModule) and isinstance(vars(network).get("forward"), types.FunctionType):
         del vars(network)["forward"]  # what Lightning has compiled still runs the student
     return network

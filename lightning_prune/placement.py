@@ -1,0 +1,373 @@
+"""Where a network is quantized: its layers, and the tensors between them, found in its traced graph.
+
+What is rounded follows the kernels that integer inference runs (Jacob et al. 2018, section 3, and onnxruntime's): a
+layer with the batch norm and the activation function behind it is one, so that its output is rounded behind these; so
+are sums, concatenations and averages. Everything that a layer, a sum or a concatenation reads is rounded too.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+
+from lightning_prune.flow import Flow, called
+from lightning_prune.interception import Function, Interceptor
+from lightning_prune.tracing import ExampleInput, export
+
+_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+_TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+LAYERS = (*_CONVOLUTIONS, *_TRANSPOSED, "linear")
+"""The operators, and the functions of torch of the same names, that are layers."""
+
+_ACTIVATIONS = ("relu", "relu6", "hardtanh", "clamp", "clamp_min")
+_POOLS = ("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "mean")
+_JOINS = ("add", "mul", "cat")
+_SAME_NUMBERS = {  # operators whose outputs are some of their inputs' numbers, or zero
+    *("max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
+    *("flatten", "unflatten", "view", "reshape", "_unsafe_view", "squeeze", "unsqueeze", "permute", "transpose", "t"),
+    *("movedim", "contiguous", "clone", "alias", "detach", "dropout", "feature_dropout", "slice", "select", "narrow"),
+    *("chunk", "split", "split_with_sizes", "unbind", "getitem", "index_select", "expand", "repeat", "roll", "flip"),
+    *("channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "constant_pad_nd", "upsample_nearest2d", "pad", "to"),
+}
+_NOT_NEGATIVE = ("relu", "relu6", "sigmoid", "softmax", "hardsigmoid")
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """The batch norm behind a layer: the call that runs it, and the stored names of its tensors."""
+
+    call: str
+    weight: str | None
+    bias: str | None
+    mean: str
+    variance: str
+    eps: float
+
+
+@dataclass(frozen=True)
+class LayerSite:
+    """A convolution or a linear layer.
+
+    Args:
+        name: Its module's, or its weight's if that belongs to none; `fc#2` where `fc` is used for the second time.
+        call: Its call; see `Interceptor`.
+        weight: Stored name of its weight; the weight in use may be made from it.
+        bias: Stored name of its bias, None if it has none.
+        axis: The weight's dimension of output channels.
+        norm: What the layer's output goes through next, and nothing else does.
+        reads: The tensor that it reads, one of the sites' names, or the name of the call for one of its own.
+        signed: Whether that can be negative.
+        relus: Calls of the activation functions right in front of it.
+    """
+
+    name: str
+    call: str
+    weight: str
+    bias: str | None
+    axis: int
+    norm: BatchNorm | None
+    reads: str
+    signed: bool
+    relus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """A tensor that is rounded, or several with one range.
+
+    Args:
+        name: That of the call that makes the first of them.
+        calls: Those whose outputs are rounded.
+        again: Those whose outputs are rounded already when their inputs are.
+        signed: Whether they can be negative.
+    """
+
+    name: str
+    calls: tuple[str, ...]
+    again: tuple[str, ...]
+    signed: bool
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a network is quantized.
+
+    Args:
+        layers: In the order in which they run.
+        tensors: What is rounded between them, where everything is.
+        left: Layers that cannot be reached, and why.
+    """
+
+    layers: list[LayerSite]
+    tensors: list[Tensors]
+    left: dict[str, str] = field(default_factory=dict)
+
+
+_MARK = "lightning_prune::call"
+
+
+@torch.library.custom_op(_MARK, mutates_args=())
+def _mark(x: Tensor, name: str) -> Tensor:
+    return x.clone()
+
+
+@_mark.register_fake
+def _(x: Tensor, name: str) -> Tensor:
+    return torch.empty_like(x)
+
+
+class _Marking(Interceptor):
+    """Leaves each call's name in the graph that is traced."""
+
+    def call(self, name: str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        output = function(*args, **kwargs)
+        return _mark(output, name) if isinstance(output, Tensor) and output.is_floating_point() else output
+
+
+def traced(model: nn.Module, example_input: ExampleInput) -> ExportedProgram:
+    """Return the graph of a model in which each call of a function has left its name.
+
+    Raises:
+        InputError: If it cannot be traced.
+    """
+    marking = _Marking()
+    marking.attach(model)
+    try:
+        return export(model, example_input)
+    finally:
+        marking.detach()
+
+
+Choice = Callable[[list[str]], Collection[str]]
+"""From the names of a network's layers, in the order in which they run, to those that are quantized."""
+
+
+def place(model: nn.Module, example_input: ExampleInput, choose: Choice) -> Placement:
+    """Find where a network is quantized.
+
+    Args:
+        model: Its `forward` is what is traced; it is not changed.
+        example_input: What that takes.
+        choose: Says which layers are.
+
+    Raises:
+        InputError: If it cannot be traced.
+    """
+    return _Graph(model, traced(model, example_input)).placement(choose)
+
+
+class _Graph:
+    """A traced graph and the calls that left their names in it."""
+
+    def __init__(self, model: nn.Module, program: ExportedProgram) -> None:
+        self.model = model
+        self.flow = Flow(program.graph)
+        specs = program.graph_signature.input_specs
+        stored = {spec.arg.name: spec.target for spec in specs if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER)}
+        placeholders = program.graph.find_nodes(op="placeholder")
+        self.stored: dict[Node, str] = {node: stored[node.name] for node in placeholders if node.name in stored}
+        """The stored name of each parameter and buffer."""
+        self.call: dict[Node, str] = {}
+        """The name of the call that made a tensor, by its node."""
+        self.after: dict[Node, list[Node]] = {}
+        """What reads a tensor, as the call returned it."""
+        for node in self.flow.order:
+            if called(node) != _MARK:
+                self.after[node] = [reader for user in self._users(node) for reader in self._behind(user)]
+            else:
+                self.call[self.flow.inputs[node][0]] = node.args[1]  # type: ignore[assignment]
+        self.sites: dict[Node, Node] = {}
+        """Tensors that are rounded, each with the first of those that share its range."""
+        self.norms: dict[Node, BatchNorm] = {}
+
+    def _users(self, node: Node) -> list[Node]:
+        return sorted(self.flow.users[node], key=self.flow.order.__getitem__)
+
+    def _behind(self, node: Node) -> list[Node]:
+        """Return the operators that read a node, which are behind it if it is only the name of a call."""
+        return self._users(node) if called(node) == _MARK else [node]
+
+    def read(self, node: Node, argument: int = 0) -> Node:
+        """Return what an operator reads, the tensor and not the name of the call that made it."""
+        source = list(self.flow.arguments[node].values())[argument]
+        return self.flow.inputs[source][0] if called(source) == _MARK else source
+
+    # What is found ----------------------------------------------------------------------------------------------------
+
+    def placement(self, choose: Choice) -> Placement:
+        """Return what is quantized."""
+        named: dict[Node, str] = {}
+        left = {}
+        for node in self.flow.order:
+            if called(node) in LAYERS:
+                name, reason = self._name(node, set(named.values()))
+                if reason is None:
+                    named[node] = name
+                else:
+                    left[name] = reason
+        chosen = choose(list(named.values()))
+        found = {node: name for node, name in named.items() if name in chosen}
+        for node in self.flow.order:
+            self._round(node, node in found)
+        layers = [self._layer(node, name) for node, name in found.items()]
+        return Placement(layers, self._tensors(), left)
+
+    def _name(self, node: Node, taken: Collection[str]) -> tuple[str, str | None]:
+        """Return the name of a layer and why it cannot be quantized, if so."""
+        call = self.call.get(node)
+        path, _, rest = (call or "").partition("/")
+        if call is None or rest.partition("/")[0] not in LAYERS:
+            return (self.flow.paths(node) or [""])[
+                -1
+            ], f"it is computed within {rest.partition('/')[0] or 'other code'}"
+        weight, bias = self._stored(node, path), self.flow.arguments[node]["bias"]
+        if weight is None or not (bias is None or bias in self.stored):
+            return call, f"its {'weight' if weight is None else 'bias'} is computed"
+        name = weight.removesuffix(".weight")
+        uses = 1 + sum(other == name or other.startswith(f"{name}#") for other in taken)
+        return name if uses == 1 else f"{name}#{uses}", None
+
+    def _stored(self, node: Node, path: str) -> str | None:
+        """Return the name of a layer's weight: a stored tensor, or that of its module, made from stored ones."""
+        source = self.flow.arguments[node]["weight"]
+        if source in self.stored:
+            return self.stored[source]
+        module = self.model.get_submodule(path)
+        return f"{path}.weight" if isinstance(getattr(module, "weight", None), Tensor) else None
+
+    def _layer(self, node: Node, name: str) -> LayerSite:
+        call, source = self.call[node], self.read(node)
+        path = call.partition("/")[0]
+        origin = self.origin(source)
+        reads = self.call[self.sites[origin]] if origin in self.sites else call
+        weight, bias = self._stored(node, path), self.flow.arguments[node]["bias"]
+        assert weight is not None
+        return LayerSite(
+            name=name,
+            call=call,
+            weight=weight,
+            bias=self.stored.get(bias),
+            axis=int(called(node) in _TRANSPOSED),
+            norm=self.norms.get(node),
+            reads=reads,
+            signed=not self.not_negative(source),
+            relus=self._relus(source),
+        )
+
+    def _tensors(self) -> list[Tensors]:
+        shared: dict[Node, list[Node]] = {}
+        for node, first in self.sites.items():
+            shared.setdefault(first, []).append(node)
+        found = []
+        for first, nodes in shared.items():
+            again = [node for node in nodes if called(node) == "cat"]
+            calls = [self.call[node] for node in nodes if node not in again]
+            signed = not all(self.not_negative(node) for node in nodes)
+            pooled = [
+                node
+                for node in self.flow.order
+                if called(node).startswith("max_pool") and node in self.call and self.origin(node) in nodes
+            ]
+            found.append(
+                Tensors(self.call[first], tuple(calls), tuple(self.call[node] for node in again + pooled), signed)
+            )
+        return found
+
+    # How tensors go through the network -------------------------------------------------------------------------------
+
+    def origin(self, node: Node) -> Node:
+        """Return the tensor whose numbers a tensor's are."""
+        while called(node) in _SAME_NUMBERS and node not in self.sites:
+            node = self.read(node)
+        return node
+
+    def not_negative(self, node: Node) -> bool:
+        """Return whether the numbers of a tensor are known to be zero or more."""
+        kind = called(node)
+        if kind in _NOT_NEGATIVE:
+            return True
+        arguments = self.flow.arguments.get(node, {})
+        if kind in ("hardtanh", "clamp", "clamp_min"):
+            least = arguments.get("min_val", arguments.get("min"))
+            return isinstance(least, int | float) and least >= 0
+        if kind in (*_POOLS, *_SAME_NUMBERS):
+            return self.not_negative(self.read(node))
+        if kind in _JOINS:
+            return all(self.not_negative(self._tensor(source)) for source in self.flow.inputs[node])
+        return False
+
+    def _tensor(self, node: Node) -> Node:
+        return self.flow.inputs[node][0] if called(node) == _MARK else node
+
+    def end(self, node: Node, norm: bool) -> Node:
+        """Return the last tensor of what one kernel computes: `node`, its batch norm, its activation function."""
+        behind = self.after[node]
+        if len(behind) != 1 or behind[0] not in self.call:
+            return node
+        following = behind[0]
+        if norm and called(following) == "batch_norm" and self.flow.arguments[following]["running_mean"] is not None:
+            self.norms[node] = self._batch_norm(following)
+            return self.end(following, norm=False)
+        return following if called(following) in _ACTIVATIONS and self.not_negative(following) else node
+
+    def _batch_norm(self, node: Node) -> BatchNorm:
+        arguments = self.flow.arguments[node]
+        names = [self.stored.get(arguments[key]) for key in ("weight", "bias", "running_mean", "running_var")]
+        weight, bias, mean, variance = names
+        assert mean is not None
+        assert variance is not None
+        return BatchNorm(self.call[node], weight, bias, mean, variance, arguments["eps"])
+
+    def _relus(self, node: Node) -> tuple[str, ...]:
+        """Return the calls of the activation functions right in front of what reads a tensor."""
+        while called(node) in _SAME_NUMBERS:
+            node = self.read(node)
+        return (self.call[node],) if called(node) in _ACTIVATIONS and node in self.call else ()
+
+    def _round(self, node: Node, chosen: bool) -> None:
+        """Let what an operator reads and what it computes be rounded, if it is one that runs in integers."""
+        kind = called(node)
+        sources = [self._tensor(source) for source in self.flow.inputs[node]] if kind in _JOINS else []
+        if kind in LAYERS and chosen:
+            self._rounded(self.read(node))
+            self._add(self.end(node, norm=True))
+        elif kind in _POOLS and self.origin(self.read(node)) in self.sites:
+            self._add(self.end(node, norm=False))
+        elif len(sources) > 1 and self._joins(sources):
+            firsts = [self._rounded(source) for source in sources]
+            if kind != "cat":
+                self._add(self.end(node, norm=False))
+            elif node in self.call:
+                self._share([*firsts, node])
+
+    def _joins(self, sources: list[Node]) -> bool:
+        """Return whether tensors meet that can all be rounded, some of which are."""
+        origins = [self.origin(source) for source in sources]
+        reachable = all(origin in self.sites or self._reachable(origin) for origin in origins)
+        return reachable and any(origin in self.sites for origin in origins)
+
+    def _reachable(self, node: Node) -> bool:
+        return node in self.call and node not in self.stored
+
+    def _rounded(self, node: Node) -> Node:
+        """Let what an operator reads be rounded where it is made; return that."""
+        origin = self.origin(node)
+        if origin not in self.sites and self._reachable(origin):
+            self._add(self.end(origin, norm=False))
+        return self.origin(node)
+
+    def _add(self, node: Node) -> None:
+        if node in self.call:
+            self.sites.setdefault(node, node)
+
+    def _share(self, nodes: list[Node]) -> None:
+        """Give tensors one range."""
+        firsts = {self.sites[node] for node in nodes if node in self.sites}
+        first = min(firsts | {nodes[0]}, key=self.flow.order.__getitem__)
+        self.sites.update({node: first for node, old in self.sites.items() if old in firsts})
+        self.sites.update(dict.fromkeys(nodes, first))
