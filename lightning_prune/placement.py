@@ -60,7 +60,7 @@ class LayerSite:
         bias: Stored name of its bias, None if it has none.
         axis: The weight's dimension of output channels.
         norm: What the layer's output goes through next, and nothing else does.
-        reads: The tensor that it reads, one of the sites' names, or the name of the call for one of its own.
+        reads: The name of the tensor that it reads, of those that are rounded where they are made; None for another.
         signed: Whether that can be negative.
         relus: Calls of the activation functions right in front of it.
     """
@@ -71,7 +71,7 @@ class LayerSite:
     bias: str | None
     axis: int
     norm: BatchNorm | None
-    reads: str
+    reads: str | None
     signed: bool
     relus: tuple[str, ...] = ()
 
@@ -244,7 +244,7 @@ class _Graph:
         call, source = self.call[node], self.read(node)
         path = call.partition("/")[0]
         origin = self.origin(source)
-        reads = self.call[self.sites[origin]] if origin in self.sites else call
+        reads = self.call[self.sites[origin]] if origin in self.sites else None
         weight, bias = self._stored(node, path), self.flow.arguments[node]["bias"]
         assert weight is not None
         return LayerSite(

@@ -48,10 +48,10 @@ class Quantization(Interceptor):
 
     def call(self, name: str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call with rounded numbers if it is that of a layer, and round what comes out if that is wanted."""
-        if name in self.skipped:
-            return args[0] if args else kwargs["input"]
         site = self._layer_of.get(name)
-        if site is None:
+        if name in self.skipped:
+            output = args[0] if args else kwargs["input"]
+        elif site is None:
             output = function(*args, **kwargs)
         else:
             rest = dict(kwargs)
@@ -67,6 +67,11 @@ class Quantization(Interceptor):
     def tensor(self, name: str) -> Activation:
         """Return what rounds a tensor."""
         return self.tensors[_key(name)]  # type: ignore[return-value]
+
+    def replace(self, layers: Mapping[str, nn.Module], tensors: Mapping[str, nn.Module]) -> None:
+        """Put others in the place of what computes layers and rounds tensors, by their names."""
+        self.layers.update({_key(name): layer for name, layer in layers.items()})
+        self.tensors.update({_key(name): tensor for name, tensor in tensors.items()})
 
     def activations(self) -> dict[str, Activation]:
         """Return all that round tensors, those that belong to one layer by its name."""

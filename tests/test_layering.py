@@ -30,7 +30,8 @@ OUTSIDE = {
     2: {"torch"},
     3: {"torch"},
     4: {"torch", "lightning", "torchmetrics", "rich", "matplotlib", "numpy"}
-    | {"PIL", "pyarrow", "sklearn", "huggingface_hub", "filelock"},
+    | {"PIL", "pyarrow", "sklearn", "huggingface_hub", "filelock"}
+    | {"onnx", "onnxscript", "onnxruntime"},
 }
 STANDARD = set(__import__("sys").stdlib_module_names)
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -77,7 +77,7 @@ def calibrated(network: nn.Module, quantizer: Any, images: Tensor = IMAGES, **op
 def test_placement_of_every_kind_of_site(network: nn.Module) -> None:
     placement = place(network, IMAGES[:2], lambda names: names)
     assert [(site.name, site.reads, site.norm and site.norm.call) for site in placement.layers] == [
-        ("stem", "stem/conv2d/0", "norm1/batch_norm/0"),
+        ("stem", None, "norm1/batch_norm/0"),
         ("inner", "relu/relu/0", "norm2/batch_norm/0"),
         ("side", "relu/relu/1", None),
         ("fc", "/adaptive_avg_pool2d/0", None),

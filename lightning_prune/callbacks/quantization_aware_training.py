@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
 
 from lightning_prune.callbacks.arguments import instance
 from lightning_prune.callbacks.example_input import given_input
@@ -145,10 +146,8 @@ class QuantizationAwareTraining(Placed):
                 norm.training = False
                 self._frozen.append(norm)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Agree on the ranges with all processes."""
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Agree with all processes on what was observed, before weight decay takes it in."""
         activations = self._active.activations().values()
         if trainer.world_size > 1 and any(activation.observing for activation in activations):
             tensors = [t for part in activations for t in part.state_dict().values() if t.is_floating_point()]
@@ -156,7 +155,12 @@ class QuantizationAwareTraining(Placed):
                 means = trainer.strategy.reduce(torch.stack([t.reshape(()) for t in tensors]), reduce_op="mean")
                 for tensor, mean in zip(tensors, means, strict=True):
                     tensor.copy_(mean)
-        for activation in activations:
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Observe nothing but training batches."""
+        for activation in self._active.activations().values():
             activation.observing = False
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -188,9 +192,22 @@ class QuantizationAwareTraining(Placed):
         """Take over the state of a checkpoint, also of one that is only looked at, in `Trainer.test` for example."""
         if state_dict:
             assert self._module is not None
-            self._quantize(self._module)
-            self._active.load_own_state(state_dict["state"])
+            self.restore(self._module, state_dict["state"])
             self._active.quantizing = state_dict["quantizing"]
+
+    def restore(self, module: LightningModule, state: Mapping[str, Tensor]) -> None:
+        """Quantize a module as one was that this callback, or one with the same arguments, has trained.
+
+        Args:
+            module: With the trained weights, slim or not.
+            state: What `save_slim` has written under the key `quantization`.
+
+        Raises:
+            InputError: If the module is quantized in another way than that one was.
+        """
+        self._quantize(module)
+        self._active.load_own_state(state)
+        self._active.quantizing = True
 
     # The parts --------------------------------------------------------------------------------------------------------
 

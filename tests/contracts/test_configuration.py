@@ -23,8 +23,11 @@ from lightning_prune import SparsityMonitor, load_slim, save_slim, slim
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.criteria.mix import Mix
 from lightning_prune.granularities.channel import Channel
+from lightning_prune.interception import suspended
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.profiling import macs
+from lightning_prune.quantizing import quantization_of
+from lightning_prune.tracing import stored_tensors
 
 CONF = Path(train.__file__).parent / "conf"
 EPOCHS = 4
@@ -47,6 +50,7 @@ METHODS = (
     + [f"strategy=gmp granularity=filter criterion={name}" for name in options("criterion")]
     + [f"strategy=gmp schedule={name}" for name in options("schedule")]
     + [f"strategy=kd distillation={name}" for name in options("distillation")]
+    + [f"strategy=qat quantizer={name}" for name in options("quantizer")]
 )
 
 
@@ -66,6 +70,8 @@ def pieces(cfg: DictConfig) -> tuple[ImageClassifier, Any, list[Callback]]:
     data = instantiate(cfg.data)
     network = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
     module = ImageClassifier(network, data.num_classes, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
+    if "qat" in cfg.strategy:  # which has to know it before the first batch
+        module.example_input_array = data.example_input(2)
     return module, data, [instantiate(strategy) for strategy in cfg.strategy.values()]
 
 
@@ -109,7 +115,7 @@ def test_every_method_ends_in_an_equal_slim_model(overrides: str, tmp_path: Path
     module, data, callbacks, fit = trained(overrides)
     images = data.example_input(16)
     small = slim(module, images)
-    with torch.no_grad():
+    with torch.no_grad(), suspended():
         masked, slimmed = module.eval()(images), small.eval()(images)
     torch.testing.assert_close(slimmed, masked, rtol=0, atol=1e-4 * float(masked.abs().max()))
     sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in (module, small)]
@@ -148,7 +154,7 @@ def test_methods_work_in_pairs(one: str, other: str) -> None:
         for name, mask in (pruner.masks or {}).items():
             assert not (parameters[name] * ~mask).any()
     images = data.example_input(16)
-    with torch.no_grad():
+    with torch.no_grad(), suspended():
         masked, slimmed = module.eval()(images), slim(module, images).eval()(images)
     torch.testing.assert_close(slimmed, masked, rtol=0, atol=1e-4 * float(masked.abs().max()))
 
@@ -179,8 +185,8 @@ def test_every_method_resumes_to_the_same_bits(overrides: str, epoch: int, batch
         trainer(*callbacks, checkpoint, Interrupt(epoch, batch)).fit(module, datamodule=data)
     module, data, callbacks = pieces(composed(overrides))
     trainer(*callbacks, checkpoint).fit(module, datamodule=data, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
-    for name, tensor in trained(overrides)[0].state_dict().items():
-        assert torch.equal(module.state_dict()[name], tensor), name
+    for name, tensor in stored_tensors(trained(overrides)[0]).items():
+        assert torch.equal(stored_tensors(module)[name], tensor), name
 
 
 class SaveState(Callback):
@@ -192,12 +198,15 @@ class SaveState(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         parameters = {name: parameter.detach() for name, parameter in pl_module.named_parameters()}
         masks = [getattr(callback, "masks", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+        quantization = quantization_of(pl_module)
+        parameters |= {} if quantization is None else quantization.own_state()
         torch.save({"parameters": parameters, "masks": masks}, self.folder / f"{trainer.global_rank}.pt")
 
 
 TOGETHER = [f"strategy={name}" for name in options("strategy")] + [
     f"strategy=gmp granularity=filter criterion={name}" for name in ("taylor", "optimal_brain_damage", "apoz")
 ]
+TOGETHER += [f"strategy=qat quantizer={name}" for name in options("quantizer")]
 
 
 def train_all(rank: int, folder: Path, port: str) -> None:

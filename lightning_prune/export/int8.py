@@ -1,0 +1,114 @@
+"""From a network that was trained with rounded numbers to one that holds integers; and without training."""
+
+import copy
+from collections.abc import Iterable
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from lightning_prune.errors import InputError
+from lightning_prune.export.integer_layers import FrozenActivation, FrozenNorm, IntegerLayer, integer_layer
+from lightning_prune.placement import LayerSite
+from lightning_prune.quantizers.affine import Affine, AffineActivation, AffineWeight
+from lightning_prune.quantizing import Quantization, quantization_of, quantize
+from lightning_prune.tracing import ExampleInput, as_arguments, evaluating
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def integer_network(model: Model) -> Model:
+    """Return a copy of a quantized network whose layers hold int8 weights and int32 biases, for `write_onnx`.
+
+    It computes what the quantized network does in eval mode, but for a last bit here and there: batch norms are folded
+    into the scales of the weights. Its codes are those of training.
+
+    Args:
+        model: What `QuantizationAwareTraining` or `calibrated` leaves. It is not changed.
+
+    Raises:
+        InputError: If it is not quantized, not in a way that integers can represent, or has diverged.
+    """
+    twin = copy.deepcopy(model).cpu().eval()
+    quantization = quantization_of(twin)
+    if quantization is None:
+        raise InputError(
+            f"expected a quantized {type(model).__name__}, got a float one; train it with QuantizationAwareTraining, "
+            "or calibrate it"
+        )
+    quantization.check()
+    frozen = {name: _frozen(name, activation) for name, activation in quantization.activations().items()}
+    layers = {site.name: _integers(quantization, site, frozen) for site in quantization.sites.values()}
+    quantization.replace(layers, {name: frozen[name] for name in quantization.tensor_sites})
+    quantization.skipped.update(site.norm.call for site in quantization.sites.values() if site.norm is not None)
+    quantization.round_again()
+    return twin
+
+
+def calibrated(model: Model, batches: Iterable[ExampleInput], quantizer: Affine | None = None) -> Model:
+    """Return a quantized copy of a float network, with ranges from what a few batches hold: no training.
+
+    A range is the mean of those of the batches.
+
+    Args:
+        model: A trained network. It is not changed.
+        batches: What its `forward` takes; at least one, preprocessed as in training.
+        quantizer: Bits and granularity, by default 8-bit integers.
+
+    Raises:
+        InputError: If it cannot be traced, is quantized already, or there are no batches.
+    """
+    if quantization_of(model) is not None:
+        raise InputError(f"expected a float {type(model).__name__} to calibrate, got one that is quantized")
+    twin = copy.deepcopy(model)
+    quantization: Quantization | None = None
+    with evaluating(twin):
+        for count, batch in enumerate(batches, start=1):
+            arguments = as_arguments(batch)
+            if quantization is None:
+                quantization = quantize(twin, arguments, Affine() if quantizer is None else quantizer)
+            for activation in quantization.activations().values():
+                assert isinstance(activation, AffineActivation)
+                activation.observing, activation.averaging = True, 1 / count
+            twin(*arguments)
+    if quantization is None:
+        raise InputError("expected at least one batch to calibrate with, got none")
+    for activation in quantization.activations().values():
+        activation.observing, activation.quantizing = False, True
+    quantization.check()
+    return twin
+
+
+def _frozen(name: str, activation: nn.Module) -> FrozenActivation:
+    if not isinstance(activation, AffineActivation):
+        raise InputError(
+            f"expected the integers of quantizer affine in {name}, got {type(activation).__name__}, which no integer "
+            "kernel computes; export format=onnx instead"
+        )
+    return FrozenActivation(*activation.grid())
+
+
+def _integers(quantization: Quantization, site: LayerSite, frozen: dict[str, FrozenActivation]) -> IntegerLayer:
+    """Return a layer as integers, with the batch norm behind it."""
+    layer = quantization.layer(site.name)
+    reads = frozen.get(site.name if site.reads is None else site.reads)
+    if not isinstance(layer.weight, AffineWeight) or reads is None:
+        raise InputError(
+            f"expected integer weights and inputs of {site.name}, as those of quantizer affine with at most 8 bits, "
+            f"got {type(layer.weight).__name__}{'' if reads is not None else ' and a float input'}; export format=onnx "
+            "instead"
+        )
+    weight, folded = quantization.stored(site.weight).detach().float(), quantization.norm_scale(site)
+    codes, scale = layer.weight.codes(weight if folded is None else weight * folded)
+    norm = quantization.norm(site)
+    bias: Tensor | None = None if site.bias is None else quantization.stored(site.bias)
+    made = integer_layer(
+        codes,
+        scale,
+        site.axis,
+        reads.scale,
+        bias=bias,
+        norm=None if norm is None else FrozenNorm.of(*norm),
+        folded=None if folded is None else folded.flatten(),
+    )
+    made.input = reads if site.reads is None else None
+    return made

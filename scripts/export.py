@@ -1,0 +1,289 @@
+"""Write the network that a run ended with as a file that other programs open, and check that it computes the same.
+
+    python scripts/export.py outputs/2026-11-22/10-00-00                      # float ONNX
+    python scripts/export.py outputs/2026-11-22/10-00-00 format=onnx-int8     # of a run with strategy=qat
+    python scripts/export.py outputs/2026-11-22/10-00-00 format=onnx-int8 calibrate=32    # of any other
+
+Formats:
+    onnx               float ONNX; of a run with strategy=qat with its rounded weights
+    onnx-int8          ONNX with QuantizeLinear and DequantizeLinear, int8 weights and int32 biases
+    exported-program   a .pt2 file for torch.export.load, float as onnx
+
+Of a run that was pruned it is the slim network, of one that was fine-tuned after that the fine-tuned one.
+"""
+
+import argparse
+import copy
+import os
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from lightning_prune import load_slim
+from lightning_prune.callbacks.quantization_aware_training import QuantizationAwareTraining
+from lightning_prune.callbacks.weight_files import load_weights
+from lightning_prune.data.in_memory import InMemoryImages
+from lightning_prune.errors import InputError
+from lightning_prune.export.int8 import calibrated, integer_network
+from lightning_prune.export.onnx_file import write_exported_program, write_onnx
+from lightning_prune.export.onnx_session import latencies_ms, optimized_ops, require_onnx, run, session
+from lightning_prune.interception import suspended
+from lightning_prune.models.classifier import ImageClassifier
+from lightning_prune.profiling import latencies_ms as eager_latencies_ms
+from lightning_prune.quantizing import dequantize, quantization_of, release
+from lightning_prune.resolvers import RESOLVERS
+from lightning_prune.tracing import evaluating
+
+FILES = {"onnx": "model.onnx", "onnx-int8": "model-int8.onnx", "exported-program": "model.pt2"}
+"""What is written into the run's folder, by format."""
+
+SAME_PREDICTIONS = 0.995
+"""Share of test images of which an int8 file must predict the class that the quantized network predicts."""
+
+SAME_ACCURACY = 0.002
+"""Largest difference of their accuracies."""
+
+INTEGER_LAYERS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "ConvInteger", "MatMulInteger")
+"""Operators of onnxruntime that compute a convolution or a linear layer with integers."""
+
+
+class Options(NamedTuple):
+    """What can be said at the command line, as key=value."""
+
+    format: str = "onnx"
+    output: str = ""
+    calibrate: int = 0
+    batch_size: int = 32
+    threads: int = 1
+
+
+HELP = {
+    "format": f"{', '.join(FILES)}",
+    "output": "file to write; by default into the run's folder",
+    "calibrate": "training batches from which the ranges of a network are taken that was not trained for int8",
+    "batch_size": "images in the batch whose latency is printed",
+    "threads": "of the CPU, for the latency",
+}
+
+
+class Ending(NamedTuple):
+    """What a run ended with."""
+
+    module: ImageClassifier
+    data: InMemoryImages
+    file: Path
+    strategy: list[str]
+
+
+def main() -> None:
+    """Export one run; what a person got wrong ends it with one line."""
+    lines = [f"  {key}={getattr(Options(), key) or '...'}: {text}" for key, text in HELP.items()]
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="options:\n" + "\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="folder of a run of train.py")
+    parser.add_argument("options", nargs="*", metavar="key=value", help="see below")
+    arguments = parser.parse_args()
+    try:
+        export(arguments.run, options_of(arguments.options))
+    except InstantiationException as error:
+        raise SystemExit(f"Error: {' '.join(str(error.__cause__ or error).split())}") from error
+    except (InputError, RuntimeError) as error:
+        raise SystemExit(f"Error: {' '.join(str(error).split())}") from error
+
+
+def options_of(typed: Sequence[str]) -> Options:
+    """Return the options in a list of key=value.
+
+    Raises:
+        InputError: If one is not known, or its value makes no sense.
+    """
+    given: dict[str, Any] = {}
+    for option in typed:
+        key, _, value = option.partition("=")
+        if key not in Options._fields or not value:
+            raise InputError(f"expected options {', '.join(f'{name}=...' for name in Options._fields)}, got {option}")
+        if isinstance(getattr(Options(), key), int):
+            if not value.isdecimal() or int(value) < 1:
+                raise InputError(f"expected {key} to be a whole number of at least 1, got {value}")
+            given[key] = int(value)
+        else:
+            given[key] = value
+    options = Options(**given)
+    if options.format not in FILES:
+        raise InputError(f"expected format to be one of {', '.join(FILES)}, got {options.format}")
+    if options.calibrate and options.format != "onnx-int8":
+        raise InputError(f"expected calibrate with format=onnx-int8, got format={options.format}")
+    return options
+
+
+def export(folder: Path, options: Options) -> None:
+    """Write a run's network in a format, and print what came out.
+
+    Raises:
+        InputError: If the run has no network to export, or not in this format.
+        RuntimeError: If the file computes something else.
+    """
+    if options.format != "exported-program":
+        require_onnx()
+    ending = ending_of(folder)
+    path = Path(options.output) if options.output else folder / FILES[options.format]
+    example = ending.data.example_input(2)
+    if options.format == "onnx-int8":
+        quantized = quantized_of(ending, options.calibrate)
+        write_onnx(integer_network(quantized), example, path)
+        check_int8(quantized, ending.data, path, options)
+    else:
+        plain = dequantize(ending.module) if quantization_of(ending.module) is not None else ending.module
+        write = write_onnx if options.format == "onnx" else write_exported_program
+        write(plain, example, path)
+        print(f"{ending.file.name} as {os.path.relpath(path)}, {size(path)}, with the same outputs")
+
+
+# The run --------------------------------------------------------------------------------------------------------------
+
+
+def ending_of(folder: Path) -> Ending:
+    """Return the network that a run ended with, quantized if it was trained so, and its data.
+
+    Raises:
+        InputError: If the folder is not that of a run that has ended.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"expected the folder of a run, with a config.yaml in it, got {folder}")
+    for name, resolver in RESOLVERS.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+    cfg = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    data: InMemoryImages = instantiate(cfg.data)
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    network = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
+    module = ImageClassifier(network, data.num_classes)
+    module.example_input_array = data.example_input(2)
+    found = [folder / name for name in ("finetuned.pt", "slim.pt", "quantized.pt") if (folder / name).is_file()]
+    if not found:
+        load_weights(module.network, folder)
+        return Ending(module.eval(), data, folder / "checkpoints", list(cfg.strategy))
+    file = found[0]
+    strategy = cfg.finetune.strategy if file.name == "finetuned.pt" else cfg.strategy
+    module = load_slim(module, file).eval()
+    state = torch.load(file, map_location="cpu", weights_only=True).get("quantization")
+    if state is not None:
+        options = next(options for options in strategy.values() if "QuantizationAwareTraining" in options["_target_"])
+        callback: QuantizationAwareTraining = instantiate(options)
+        callback.restore(module, state)
+    return Ending(module.eval(), data, file, list(strategy))
+
+
+def quantized_of(ending: Ending, batches: int) -> ImageClassifier:
+    """Return a network as it was trained with rounded numbers, or with ranges from a few training batches.
+
+    Raises:
+        InputError: If it was not trained so and no batches are given, or was and there are.
+    """
+    trained = quantization_of(ending.module) is not None
+    if trained and batches:
+        raise InputError(f"expected calibrate for a float network, got one trained with strategy={ending.strategy}")
+    if not trained and not batches:
+        raise InputError(
+            f"expected a run with strategy=qat, got strategy=[{','.join(ending.strategy) or 'none'}]; calibrate=32 "
+            "takes the ranges from 32 training batches, without training"
+        )
+    if trained:
+        return ending.module
+    images = (ending.data.on_after_batch_transfer(batch, 0)[0] for batch in ending.data.train_dataloader())
+    return calibrated(ending.module, islice(images, batches))
+
+
+# The file -------------------------------------------------------------------------------------------------------------
+
+
+def check_int8(quantized: ImageClassifier, data: InMemoryImages, path: Path, options: Options) -> None:
+    """Compare an int8 file with the network that it is of, and with float ones; print a table.
+
+    Raises:
+        RuntimeError: If a layer runs in float, or predictions differ.
+    """
+    plain = copy.deepcopy(quantized)
+    release(plain)
+    images = data.example_input(options.batch_size)
+    with TemporaryDirectory() as folder:
+        float_path = Path(folder) / "float.onnx"
+        write_onnx(plain, data.example_input(2), float_path)
+        float_size = size(float_path)
+        float_ms, int8_ms = latencies_ms([float_path, path], [images], options.threads)
+    torch.set_num_threads(options.threads)
+    (eager_ms,) = eager_latencies_ms([plain], (images,), 1.0)
+    labels, classes, from_file = predictions(quantized, data, path)
+    with suspended():
+        _, plain_classes, _ = predictions(quantized, data, None)
+    accuracy, in_torch = (float((found == labels).double().mean()) for found in (from_file, classes))
+    plain_accuracy = float((plain_classes == labels).double().mean())
+    same = float((classes == from_file).double().mean())
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "accuracy", "size", "latency", ""):
+        table.add_column(heading, justify="right" if heading else "left")
+    table.add_row("torch, float", f"{plain_accuracy:.2%}", "", f"{eager_ms:.2f} ms", "")
+    table.add_row("onnxruntime, float", "", float_size, f"{float_ms:.2f} ms", "")
+    table.add_row("torch, quantized", f"{in_torch:.2%}", "", "", "")
+    faster = f"{float_ms / int8_ms:.2f} x as fast as float"
+    table.add_row("onnxruntime, int8", f"{accuracy:.2%}", size(path), f"{int8_ms:.2f} ms", faster)
+    Console().print(table)
+    ops = optimized_ops(path)
+    kernels, wanted = sum(ops[name] for name in INTEGER_LAYERS), len(layers_of(quantized))
+    print(
+        f"\n{os.path.relpath(path)}: {kernels} of {wanted} layers run in integers; {same:.2%} of {len(labels)} test "
+        f"images get the class that the quantized network gives them. Latency: {options.batch_size} images, "
+        f"{options.threads} thread{'s' * (options.threads > 1)}."
+    )
+    if kernels < wanted:
+        raise RuntimeError(f"expected {wanted} layers in integers, onnxruntime runs {kernels}: {dict(ops)}")
+    if same < SAME_PREDICTIONS or abs(accuracy - in_torch) > SAME_ACCURACY:
+        raise RuntimeError(
+            f"expected at least {SAME_PREDICTIONS:.1%} equal predictions and accuracies within "
+            f"{100 * SAME_ACCURACY:.1f} points of the quantized network's, got {same:.2%} and {accuracy:.2%} for "
+            f"{in_torch:.2%}"
+        )
+
+
+def layers_of(module: ImageClassifier) -> list[str]:
+    """Return the names of the layers that are quantized."""
+    quantization = quantization_of(module)
+    assert quantization is not None
+    return list(quantization.sites)
+
+
+def predictions(module: ImageClassifier, data: InMemoryImages, path: Path | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the labels of all test images, and the classes that a module and a file predict."""
+    opened = session(path, os.cpu_count() or 1) if path is not None else None
+    labels, classes, from_file = [], [], []
+    with evaluating(module):
+        for batch in data.test_dataloader():
+            images, targets = data.on_after_batch_transfer(batch, 0)
+            labels.append(targets)
+            classes.append(module(images).argmax(1))
+            from_file.append(classes[-1] if opened is None else run(opened, [images])[0].argmax(1))
+    return torch.cat(labels), torch.cat(classes), torch.cat(from_file)
+
+
+def size(path: Path) -> str:
+    """Return how large a file is."""
+    return f"{path.stat().st_size / 2**10:.0f} KiB"
+
+
+if __name__ == "__main__":
+    main()
