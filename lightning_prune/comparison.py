@@ -15,7 +15,7 @@ from lightning_prune.callbacks.order import Placed
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.interception import suspended
 from lightning_prune.profiling import profile_all
-from lightning_prune.quantizing import quantization_of
+from lightning_prune.quantization import quantization_of
 from lightning_prune.report import EndTable, Json, Row, in_words, plot_curves, write_summary
 from lightning_prune.slimming import slim
 

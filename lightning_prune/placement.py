@@ -6,7 +6,6 @@ are sums, concatenations and averages. Everything that a layer, a sum or a conca
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch.fx import Node
 
 from lightning_prune.flow import Flow, called
 from lightning_prune.interception import Function, Interceptor
+from lightning_prune.sites import BatchNorm, LayerSite, Placement, Tensors
 from lightning_prune.tracing import ExampleInput, export
 
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
@@ -35,77 +35,6 @@ _SAME_NUMBERS = {  # operators whose outputs are some of their inputs' numbers, 
     *("channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "constant_pad_nd", "upsample_nearest2d", "pad", "to"),
 }
 _NOT_NEGATIVE = ("relu", "relu6", "sigmoid", "softmax", "hardsigmoid")
-
-
-@dataclass(frozen=True)
-class BatchNorm:
-    """The batch norm behind a layer: the call that runs it, and the stored names of its tensors."""
-
-    call: str
-    weight: str | None
-    bias: str | None
-    mean: str
-    variance: str
-    eps: float
-
-
-@dataclass(frozen=True)
-class LayerSite:
-    """A convolution or a linear layer.
-
-    Args:
-        name: Its module's, or its weight's if that belongs to none; `fc#2` where `fc` is used for the second time.
-        call: Its call; see `Interceptor`.
-        weight: Stored name of its weight; the weight in use may be made from it.
-        bias: Stored name of its bias, None if it has none.
-        axis: The weight's dimension of output channels.
-        norm: What the layer's output goes through next, and nothing else does.
-        reads: The name of the tensor that it reads, of those that are rounded where they are made; None for another.
-        signed: Whether that can be negative.
-        relus: Calls of the activation functions right in front of it.
-    """
-
-    name: str
-    call: str
-    weight: str
-    bias: str | None
-    axis: int
-    norm: BatchNorm | None
-    reads: str | None
-    signed: bool
-    relus: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Tensors:
-    """A tensor that is rounded, or several with one range.
-
-    Args:
-        name: That of the call that makes the first of them.
-        calls: Those whose outputs are rounded.
-        again: Those whose outputs are rounded already when their inputs are.
-        signed: Whether they can be negative.
-    """
-
-    name: str
-    calls: tuple[str, ...]
-    again: tuple[str, ...]
-    signed: bool
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a network is quantized.
-
-    Args:
-        layers: In the order in which they run.
-        tensors: What is rounded between them, where everything is.
-        left: Layers that cannot be reached, and why.
-    """
-
-    layers: list[LayerSite]
-    tensors: list[Tensors]
-    left: dict[str, str] = field(default_factory=dict)
 
 
 _MARK = "lightning_prune::call"

@@ -13,7 +13,7 @@ from lightning_prune.errors import InputError
 from lightning_prune.interception import suspended
 from lightning_prune.nothing import Gone, Nothing
 from lightning_prune.proof import Proof, holds, prove
-from lightning_prune.quantizing import quantization_of
+from lightning_prune.quantization import quantization_of
 from lightning_prune.structures import Structure
 from lightning_prune.surgery import Model, cut, replace_modules, replace_tensors, stated_widths
 from lightning_prune.tracing import ExampleInput, stored_tensors

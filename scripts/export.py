@@ -40,7 +40,8 @@ from lightning_prune.export.onnx_session import latencies_ms, optimized_ops, req
 from lightning_prune.interception import suspended
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.profiling import latencies_ms as eager_latencies_ms
-from lightning_prune.quantizing import dequantize, quantization_of, release
+from lightning_prune.quantization import quantization_of
+from lightning_prune.quantizing import dequantize, release
 from lightning_prune.resolvers import RESOLVERS
 from lightning_prune.tracing import evaluating
 

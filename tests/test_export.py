@@ -15,9 +15,10 @@ from lightning_prune.data.digits import digits
 from lightning_prune.errors import InputError
 from lightning_prune.export.int8 import calibrated, integer_network
 from lightning_prune.models.digits import digits_resnet
+from lightning_prune.quantization import quantization_of
 from lightning_prune.quantizers.affine import Affine
 from lightning_prune.quantizers.dorefa import DoReFa
-from lightning_prune.quantizing import quantization_of, quantize
+from lightning_prune.quantizing import quantize
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_prune import KnowledgeDistillation, MagnitudePruning, QuantizationAwareTraining, SoftFilterPruning
 from lightning_prune.errors import InputError
+from lightning_prune.quantization import quantization_of
 from lightning_prune.quantizers.affine import Affine
 from lightning_prune.quantizers.bwn import BWN
 from lightning_prune.quantizers.dorefa import DoReFa
@@ -24,7 +25,7 @@ from lightning_prune.quantizers.quantizer import Quantizer
 from lightning_prune.quantizers.ttq import TTQ
 from lightning_prune.quantizers.twn import TWN
 from lightning_prune.quantizers.xnor import XNOR
-from lightning_prune.quantizing import dequantize, quantization_of
+from lightning_prune.quantizing import dequantize
 
 QUANTIZERS = [
     Affine(),

@@ -14,11 +14,12 @@ from lightning_prune.errors import InputError
 from lightning_prune.interception import interceptor_of, suspended
 from lightning_prune.models.resnet import resnet20
 from lightning_prune.placement import place
+from lightning_prune.quantization import Quantization, quantization_of
 from lightning_prune.quantizers.affine import Affine, AffineActivation
 from lightning_prune.quantizers.bwn import BWN
 from lightning_prune.quantizers.lsq import LSQ
 from lightning_prune.quantizers.xnor import XNOR
-from lightning_prune.quantizing import Quantization, dequantize, quantization_of, quantize, release
+from lightning_prune.quantizing import dequantize, quantize, release
 from lightning_prune.slimming import slim
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))

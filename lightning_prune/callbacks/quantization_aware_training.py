@@ -12,15 +12,17 @@ from torch.optim import Optimizer
 
 from lightning_prune.callbacks.arguments import instance
 from lightning_prune.callbacks.example_input import given_input
+from lightning_prune.callbacks.held_zeros import HeldZeros
 from lightning_prune.callbacks.order import Place, Placed
 from lightning_prune.callbacks.pruner import Pruner, pruners
 from lightning_prune.callbacks.sharding import refuse_sharding
 from lightning_prune.callbacks.timeline import Moment, check_moment, in_steps
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel
+from lightning_prune.quantization import Quantization, quantization_of
 from lightning_prune.quantizers.affine import Affine
 from lightning_prune.quantizers.quantizer import Quantizer
-from lightning_prune.quantizing import Quantization, quantization_of, quantize, release
+from lightning_prune.quantizing import quantize, release
 from lightning_prune.tracing import ExampleInput
 
 
@@ -99,7 +101,9 @@ class QuantizationAwareTraining(Placed):
 
     def objection(self, other: Placed) -> str | None:
         """Return why another callback makes no sense beside this one; None if it does."""
-        if self.quantizer.whole_filters and isinstance(other, Pruner) and not isinstance(other.granularity, Channel):
+        chooses = isinstance(other, Pruner) and not isinstance(other, HeldZeros)
+        filters = isinstance(other, Pruner) and isinstance(other.granularity, Channel)
+        if self.quantizer.whole_filters and chooses and not filters:
             return (
                 f"{type(self.quantizer).__name__} has no level for a weight that is zero in a filter that is not; "
                 "prune filters, or choose another quantizer"
@@ -117,7 +121,14 @@ class QuantizationAwareTraining(Placed):
             self._quantize(pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse an optimizer that leaves out what is learned."""
+        """Refuse zeros that a method has no level for, and an optimizer that leaves out what is learned."""
+        for site in self._active.sites.values():
+            zero = (self._active.stored(site.weight) == 0).movedim(site.axis, 0).flatten(1)
+            if self.quantizer.whole_filters and bool((zero.any(1) & ~zero.all(1)).any()):
+                raise InputError(
+                    f"expected filters that are zero or have no zeros, got others in {site.name}, for which "
+                    f"{type(self.quantizer).__name__} has no level; choose another quantizer"
+                )
         trained = {
             id(p) for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]
         }
@@ -178,6 +189,10 @@ class QuantizationAwareTraining(Placed):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give batch norms back their mode."""
         self._thaw()
+
+    def report(self, module: nn.Module) -> dict[str, Any]:
+        """Return how many layers are quantized, and how."""
+        return {"quantizer": str(self.quantizer), "layers": len(self._active.sites)}
 
     # State ------------------------------------------------------------------------------------------------------------
 

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
 from lightning_prune.export.integer_layers import FrozenActivation, FrozenNorm, IntegerLayer, integer_layer
-from lightning_prune.placement import LayerSite
+from lightning_prune.quantization import Quantization, quantization_of
 from lightning_prune.quantizers.affine import Affine, AffineActivation, AffineWeight
-from lightning_prune.quantizing import Quantization, quantization_of, quantize
+from lightning_prune.quantizing import quantize
+from lightning_prune.sites import LayerSite
 from lightning_prune.tracing import ExampleInput, as_arguments, evaluating
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -26,7 +26,7 @@ from lightning_prune.granularities.channel import Channel
 from lightning_prune.interception import suspended
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.profiling import macs
-from lightning_prune.quantizing import quantization_of
+from lightning_prune.quantization import quantization_of
 from lightning_prune.tracing import stored_tensors
 
 CONF = Path(train.__file__).parent / "conf"
