@@ -264,7 +264,11 @@ class _Graph:
         sources = [self._tensor(source) for source in self.flow.inputs[node]] if kind in _JOINS else []
         if kind in LAYERS and chosen:
             self._rounded(self.read(node))
-            self._add(self.end(node, norm=True))
+            end = self.end(node, norm=True)
+            if kind != "linear" or any(reader.op != "output" for reader in self.after[end]):
+                self._add(
+                    end
+                )  # what a linear layer gives to nobody else may be float: its kernel is integer all the same
         elif kind in _POOLS and self.origin(self.read(node)) in self.sites:
             self._add(self.end(node, norm=False))
         elif len(sources) > 1 and self._joins(sources):

@@ -57,7 +57,7 @@ def quantize(
         if method.drops_relu:
             quantization.skipped.update(sites[name].relus)
     device = next(iter(stored_tensors(model).values())).device
-    _host(model).add_module(NAME, quantization.to(device))
+    _host(model).add_module(NAME, quantization.to(device).train(model.training))
     quantization.attach(model)
     return quantization
 

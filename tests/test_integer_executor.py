@@ -70,7 +70,7 @@ def test_network_agrees_with_onnxruntime(written, level):
     entry = executor.rounded({written.file.graph.input[0].name: written.images})
     assert all(np.array_equal(codes, theirs[name]) for name, codes in entry.items())
     layers = theirs.keys() - entry.keys()
-    assert len(layers) == 14
+    assert len(layers) == 13
     for name in layers:  # each on the codes of onnxruntime
         given = {other: codes for other, codes in theirs.items() if other != name}
         found = executor.run(given, [name])[name].codes
@@ -79,10 +79,9 @@ def test_network_agrees_with_onnxruntime(written, level):
         assert steps.max() <= 1, name
         assert (steps == 0).mean() >= 0.999, name
     found = executor.run(entry)[written.output]
-    assert found.codes.dtype == np.uint8
-    assert found.codes.max() - found.codes.min() >= 10
-    assert np.abs(found.numbers() - output).max() <= 1.01 * found.scale
-    assert (found.codes.argmax(1) == output.argmax(1)).all()
+    assert found.codes.dtype == np.int32  # the logits' sums of products, each class in steps of its own
+    assert np.abs(found.numbers() - output).max() <= 0.01 * np.abs(output).max()
+    assert (found.numbers().argmax(1) == output.argmax(1)).all()
 
 
 class IntegersOnly(np.ndarray):

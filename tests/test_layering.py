@@ -14,7 +14,7 @@ LAYERS = {
     "interception": 1,
     **dict.fromkeys(("criteria", "granularities", "schedules", "distillation", "quantizers", "profiling"), 1),
     **dict.fromkeys(("axes", "walk", "operators", "groups", "coupling", "weights", "pools"), 2),
-    **dict.fromkeys(("sites", "placement", "quantization", "quantizing"), 2),
+    **dict.fromkeys(("sites", "integer_layers", "placement", "quantization", "quantizing"), 2),
     **dict.fromkeys(("flow", "scaling", "structures", "replacing"), 2),
     **dict.fromkeys(("discriminator", "adversary", "fista", "soft_masks", "adversarial_search"), 2),
     **dict.fromkeys(

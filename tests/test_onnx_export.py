@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from lightning_prune.errors import InputError
 from lightning_prune.export import onnx_session
 from lightning_prune.export.agreement import difference
-from lightning_prune.export.integer_layers import FrozenActivation, FrozenNorm, IntegerLayer, integer_layer
 from lightning_prune.export.onnx_file import write_exported_program, write_onnx
 from lightning_prune.export.onnx_session import latencies_ms, optimized_ops, run, session
+from lightning_prune.integer_layers import FrozenActivation, FrozenNorm, IntegerLayer, as_integers
 from lightning_prune.models.resnet import PaddedShortcut
 from lightning_prune.quantizers.rounding import fake_quantize
 
@@ -41,7 +41,7 @@ def test_product_and_bias_by_hand():
     read = torch.tensor(4.6 / 255)
     x = fake_quantize(torch.tensor([[1.0, -0.5, 2.0]]), read, torch.tensor(67), 0, 255)
     codes = torch.tensor([[60, -25, 127]], dtype=torch.int8)
-    layer = integer_layer(codes, torch.tensor([0.01]), 0, read, bias=torch.tensor([0.1]))
+    layer = IntegerLayer(as_integers(codes, torch.tensor([0.01]), 0, read, bias=torch.tensor([0.1])))
     assert layer.bias_codes is not None
     assert layer.bias_codes.tolist() == [554]
     assert layer(F.linear, None, x, torch.empty(0)).item() == pytest.approx(18651 * 4.6 / 255 * 0.01, rel=1e-6)
@@ -62,7 +62,7 @@ def test_folded_layer_is_the_layer_and_its_batch_norm():
     codes, scale = codes_of(torch.randn(4, 3, 3, 3))
     bias, x, read = torch.randn(4), torch.randn(2, 3, 8, 8), torch.tensor(0.01)
     frozen = FrozenNorm.of(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
-    layer = integer_layer(codes, scale, 0, read, bias, frozen)
+    layer = IntegerLayer(as_integers(codes, scale, 0, read, bias, frozen))
     rounded = codes.double() * scale.double().view(-1, 1, 1, 1)
     expected = norm(F.conv2d(x.double(), rounded, bias.double(), 1, 1))
     assert layer.codes.dtype == torch.int8
@@ -74,7 +74,9 @@ def test_folded_layer_is_the_layer_and_its_batch_norm():
 def test_weight_that_was_rounded_as_folded_is_not_folded_twice():
     codes = torch.tensor([[100, -7], [3, 9]], dtype=torch.int8)
     norm = FrozenNorm(torch.tensor([-2.0, 0.5]).double(), torch.tensor([1.0, -1.0]).double())
-    layer = integer_layer(codes, torch.tensor(0.01), 0, torch.tensor(0.1), None, norm, torch.tensor([-2.0, 0.5]))
+    layer = IntegerLayer(
+        as_integers(codes, torch.tensor(0.01), 0, torch.tensor(0.1), None, norm, torch.tensor([-2.0, 0.5]))
+    )
     assert torch.equal(layer.codes, codes)
     assert layer.scale.tolist() == pytest.approx([0.01, 0.01])
     assert layer.bias_codes is not None
@@ -84,7 +86,7 @@ def test_weight_that_was_rounded_as_folded_is_not_folded_twice():
 def test_channel_that_the_batch_norm_turns_off_keeps_its_shift():
     codes = torch.full((2, 3), 127, dtype=torch.int8)
     norm = FrozenNorm(torch.tensor([0.0, 0.0]).double(), torch.tensor([3.0, 0.0]).double())
-    layer = integer_layer(codes, torch.tensor([0.1, 0.1]), 0, torch.tensor(0.02), None, norm)
+    layer = IntegerLayer(as_integers(codes, torch.tensor([0.1, 0.1]), 0, torch.tensor(0.02), None, norm))
     assert not layer.codes.any()
     assert bool((layer.scale > 0).all())
     out = layer(F.linear, None, torch.ones(1, 3), torch.empty(0))
@@ -94,7 +96,7 @@ def test_channel_that_the_batch_norm_turns_off_keeps_its_shift():
 def test_bias_that_is_no_int32_gets_a_larger_step():
     codes = torch.tensor([[127, -127, 60]], dtype=torch.int8)
     read, scale, bias = torch.tensor(1e-4), torch.tensor([1e-7]), torch.tensor([5.0])  # 5e11 steps
-    layer = integer_layer(codes, scale, 0, read, bias)
+    layer = IntegerLayer(as_integers(codes, scale, 0, read, bias))
     assert layer.bias_codes is not None
     products = 255 * int(layer.codes.abs().sum())
     assert int(layer.bias_codes.abs().max()) + products < INT32
@@ -104,7 +106,7 @@ def test_bias_that_is_no_int32_gets_a_larger_step():
 
 def test_diverged_training_is_refused():
     with pytest.raises(InputError, match="the training has diverged"):
-        integer_layer(torch.ones(1, 1), torch.tensor([torch.nan]), 0, torch.tensor(0.1))
+        IntegerLayer(as_integers(torch.ones(1, 1), torch.tensor([torch.nan]), 0, torch.tensor(0.1)))
 
 
 class Residual(nn.Module):
@@ -118,7 +120,7 @@ class Residual(nn.Module):
             return FrozenActivation(torch.tensor(size / most), torch.tensor(zero_point), 0, most)
 
         def layer(weight: Tensor, read: FrozenActivation) -> IntegerLayer:
-            return integer_layer(*codes_of(weight), 0, read.scale, torch.randn(len(weight)))
+            return IntegerLayer(as_integers(*codes_of(weight), 0, read.scale, torch.randn(len(weight))))
 
         half = (most + 1) // 2
         # No simple ratios, with which many sums would lie exactly between two codes.

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from lightning_prune.errors import InputError
+from lightning_prune.export.int8 import integer_network
 from lightning_prune.interception import interceptor_of, suspended
 from lightning_prune.models.resnet import resnet20
 from lightning_prune.placement import place
@@ -89,15 +90,15 @@ def test_placement_of_every_kind_of_site(network: nn.Module) -> None:
         # The concatenation and what enters it share one range, the larger maximum pools before it need none.
         "relu/relu/1": (("relu/relu/1", "side/conv2d/0"), ("/cat/0", "/max_pool2d/0", "/max_pool2d/1"), True),
         "/adaptive_avg_pool2d/0": (("/adaptive_avg_pool2d/0",), (), True),
-        "fc/linear/0": (("fc/linear/0",), (), True),
+        # The logits stay float: a linear layer runs in integers all the same.
     }
 
 
 def test_resnet20_has_as_many_sites_as_integer_kernels_need() -> None:
     placement = place(resnet20(), torch.zeros(2, 3, 32, 32), lambda names: names)
-    # 19 convolutions and a linear layer; an output of each, 9 sums, one average.
+    # 19 convolutions and a linear layer; an output of each convolution, 9 sums, one average.
     assert len(placement.layers) == 20
-    assert len(placement.tensors) == 20 + 9 + 1
+    assert len(placement.tensors) == 19 + 9 + 1
     assert placement.left == {}
 
 
@@ -166,7 +167,7 @@ def by_hand(network: Branches, quantization: Quantization, x: Tensor) -> Tensor:
     side = act(F.conv2d(y, weight(n.side), n.side.bias), "relu/relu/1")
     y = torch.cat([F.max_pool2d(y, 2), F.max_pool2d(side, 2)], 1)
     y = act(F.adaptive_avg_pool2d(y, 1), "/adaptive_avg_pool2d/0")
-    return act(F.linear(y.flatten(1), weight(n.fc), n.fc.bias), "fc/linear/0")
+    return F.linear(y.flatten(1), weight(n.fc), n.fc.bias)
 
 
 def test_outputs_and_gradients_are_those_of_torchs_fake_quant(network: Branches) -> None:
@@ -181,6 +182,18 @@ def test_outputs_and_gradients_are_those_of_torchs_fake_quant(network: Branches)
         if not name.startswith("aux"):
             torch.testing.assert_close(network.get_parameter(name).grad, parameter.grad, rtol=1e-4, atol=1e-5)
     assert (ours - plain(images)).abs().max() > 1e-3
+
+
+def test_without_gradients_it_computes_with_the_integers_of_the_file(network: Branches) -> None:
+    quantization = calibrated(network, Affine())
+    plain = copy.deepcopy(network)
+    release(plain)
+    with torch.no_grad():
+        exact, rounded = by_hand(plain, quantization, IMAGES), network(IMAGES)
+        integers = integer_network(network)(IMAGES)
+    assert torch.equal(rounded, integers)
+    assert torch.equal(network(IMAGES), network(IMAGES))
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.05 * float(exact.abs().max()))
 
 
 def test_one_scale_a_layer_is_that_of_the_weight_with_batch_norm_folded_in(network: Branches) -> None:

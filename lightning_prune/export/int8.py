@@ -4,14 +4,13 @@ import copy
 from collections.abc import Iterable
 from typing import TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.export.integer_layers import FrozenActivation, FrozenNorm, IntegerLayer, integer_layer
+from lightning_prune.integer_layers import FrozenActivation, IntegerLayer
 from lightning_prune.quantization import Quantization, quantization_of
-from lightning_prune.quantizers.affine import Affine, AffineActivation, AffineWeight
+from lightning_prune.quantizers.affine import Affine, AffineActivation
 from lightning_prune.quantizing import quantize
-from lightning_prune.sites import LayerSite
 from lightning_prune.tracing import ExampleInput, as_arguments, evaluating
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -37,8 +36,9 @@ def integer_network(model: Model) -> Model:
             "or calibrate it"
         )
     quantization.check()
+    integers = {site.name: quantization.integers(site) for site in quantization.sites.values()}
     frozen = {name: _frozen(name, activation) for name, activation in quantization.activations().items()}
-    layers = {site.name: _integers(quantization, site, frozen) for site in quantization.sites.values()}
+    layers = {name: IntegerLayer(held, frozen.get(name)) for name, held in integers.items()}
     quantization.replace(layers, {name: frozen[name] for name in quantization.tensor_sites})
     quantization.skipped.update(site.norm.call for site in quantization.sites.values() if site.norm is not None)
     quantization.round_again()
@@ -75,7 +75,7 @@ def calibrated(model: Model, batches: Iterable[ExampleInput], quantizer: Affine 
         raise InputError("expected at least one batch to calibrate with, got none")
     for activation in quantization.activations().values():
         activation.observing, activation.quantizing = False, True
-    quantization.check()
+    quantization.train(twin.training).check()
     return twin
 
 
@@ -86,30 +86,3 @@ def _frozen(name: str, activation: nn.Module) -> FrozenActivation:
             "kernel computes; export format=onnx instead"
         )
     return FrozenActivation(*activation.grid())
-
-
-def _integers(quantization: Quantization, site: LayerSite, frozen: dict[str, FrozenActivation]) -> IntegerLayer:
-    """Return a layer as integers, with the batch norm behind it."""
-    layer = quantization.layer(site.name)
-    reads = frozen.get(site.name if site.reads is None else site.reads)
-    if not isinstance(layer.weight, AffineWeight) or reads is None:
-        raise InputError(
-            f"expected integer weights and inputs of {site.name}, as those of quantizer affine with at most 8 bits, "
-            f"got {type(layer.weight).__name__}{'' if reads is not None else ' and a float input'}; export format=onnx "
-            "instead"
-        )
-    weight, folded = quantization.stored(site.weight).detach().float(), quantization.norm_scale(site)
-    codes, scale = layer.weight.codes(weight if folded is None else weight * folded)
-    norm = quantization.norm(site)
-    bias: Tensor | None = None if site.bias is None else quantization.stored(site.bias)
-    made = integer_layer(
-        codes,
-        scale,
-        site.axis,
-        reads.scale,
-        bias=bias,
-        norm=None if norm is None else FrozenNorm.of(*norm),
-        folded=None if folded is None else folded.flatten(),
-    )
-    made.input = reads if site.reads is None else None
-    return made

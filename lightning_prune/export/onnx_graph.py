@@ -10,7 +10,7 @@ from onnxscript import ir, opset20
 from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
 # For their operators.
-import lightning_prune.export.integer_layers
+import lightning_prune.integer_layers
 import lightning_prune.quantizers.rounding  # noqa: F401
 
 OPSET = 20

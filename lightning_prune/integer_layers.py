@@ -53,10 +53,10 @@ class FrozenNorm(NamedTuple):
         return cls(scale, shift if bias is None else shift + _precise(bias))
 
 
-class IntegerLayer(nn.Module):
-    """Compute a convolution or a linear layer with the weight and the bias that it holds as integers.
+class Integers(NamedTuple):
+    """A layer's weight and bias as integers.
 
-    Args:
+    Attributes:
         codes: int8, of the shape of the weight.
         scale: `(O,)`, the step of each output channel.
         axis: The weight's dimension of output channels.
@@ -66,20 +66,47 @@ class IntegerLayer(nn.Module):
 
     codes: Tensor
     scale: Tensor
+    axis: int
+    bias_codes: Tensor | None
+    bias_scale: Tensor
+
+    def numbers(self) -> tuple[Tensor, Tensor | None]:
+        """Return the weight and the bias that they stand for."""
+        bias = None if self.bias_codes is None else dequantize(self.bias_codes, self.bias_scale, 0)
+        return dequantize(self.codes, self.scale, self.axis), bias
+
+
+class IntegerLayer(nn.Module):
+    """Compute a convolution or a linear layer with a weight and a bias that are held as integers.
+
+    Args:
+        integers: The weight and the bias.
+        input: Rounds what the layer reads; None if that comes rounded.
+
+    Raises:
+        InputError: If the numbers that they stand for are not finite.
+    """
+
+    codes: Tensor
+    scale: Tensor
     bias_codes: Tensor | None
     bias_scale: Tensor
     folds: ClassVar[bool] = False
     """No batch norm has to be folded into it any more."""
 
-    def __init__(self, codes: Tensor, scale: Tensor, axis: int, bias_codes: Tensor | None, bias_scale: Tensor) -> None:
+    def __init__(self, integers: Integers, input: nn.Module | None = None) -> None:
         super().__init__()
-        self.axis = axis
-        self.input: nn.Module | None = None
-        """Rounds what the layer reads; None if that comes rounded."""
-        self.register_buffer("codes", codes)
-        self.register_buffer("scale", scale)
-        self.register_buffer("bias_codes", bias_codes)
-        self.register_buffer("bias_scale", bias_scale)
+        if not all(bool(scale.isfinite().all()) for scale in (integers.scale, integers.bias_scale)):
+            raise InputError(
+                "expected finite weights, biases, batch norm statistics and ranges of activations, got NaN or "
+                "infinity: the training has diverged; export an earlier checkpoint"
+            )
+        self.axis = integers.axis
+        self.input = input
+        self.register_buffer("codes", integers.codes)
+        self.register_buffer("scale", integers.scale)
+        self.register_buffer("bias_codes", integers.bias_codes)
+        self.register_buffer("bias_scale", integers.bias_scale)
 
     def forward(
         self,
@@ -95,10 +122,8 @@ class IntegerLayer(nn.Module):
 
         `scale`, `weight` and `bias` are what a `Layer` is called with in its place; they are not used.
         """
-        read = x if self.input is None else self.input(x)
-        held = dequantize(self.codes, self.scale, self.axis)
-        held_bias = None if self.bias_codes is None else dequantize(self.bias_codes, self.bias_scale, 0)
-        return function(read, held, held_bias, *args, **kwargs)
+        held = Integers(self.codes, self.scale, self.axis, self.bias_codes, self.bias_scale)
+        return function(x if self.input is None else self.input(x), *held.numbers(), *args, **kwargs)
 
 
 class FrozenActivation(nn.Module):
@@ -126,7 +151,7 @@ class FrozenActivation(nn.Module):
         return rounded
 
 
-def integer_layer(
+def as_integers(
     codes: Tensor,
     scale: Tensor,
     axis: int,
@@ -134,8 +159,8 @@ def integer_layer(
     bias: Tensor | None = None,
     norm: FrozenNorm | None = None,
     folded: Tensor | None = None,
-) -> IntegerLayer:
-    """Make the layer that computes in integers what a layer with a rounded weight and its batch norm compute in floats.
+) -> Integers:
+    """Return the integers with which a layer computes what its rounded weight and its batch norm compute in floats.
 
     What the batch norm multiplies by goes into the scales, its sign into the codes, so that the weights are those of
     training. A bias that is no int32 in steps of the input times the weight gets a larger step, and the channel's codes
@@ -152,36 +177,28 @@ def integer_layer(
         norm: The batch norm behind it, which then is to be left out, or None.
         folded: `(O,)`, no entry zero, by which the weight was multiplied before it was rounded; None for 1.
 
-    Raises:
-        InputError: If anything is not finite.
-
     Reference:
         Jacob et al., 2018, arXiv 1712.05877, sections 2.4 and 3.2.
     """
-    width = codes.shape[axis]
-    multiplier = torch.ones(width, dtype=torch.float64) if norm is None else norm.scale
+    ones = torch.ones(codes.shape[axis], dtype=torch.float64, device=codes.device)
+    multiplier = ones if norm is None else norm.scale
     if folded is not None:
         multiplier = multiplier / _precise(folded)
-    total = torch.zeros(width, dtype=torch.float64) if bias is None else _precise(bias)
+    total = torch.zeros_like(ones) if bias is None else _precise(bias)
     if norm is not None:
         total = total * norm.scale + norm.shift
     step, read = _precise(scale) * multiplier, _precise(input_scale).reshape(())
-    if not all(bool(numbers.isfinite().all()) for numbers in (total, step, read)):
-        raise InputError(
-            "expected finite weights, biases, batch norm statistics and ranges of activations, got NaN or infinity: "
-            "the training has diverged; export an earlier checkpoint"
-        )
     needed = torch.maximum(step.abs(), total.abs() / read / LARGEST_BIAS).clamp(min=SMALLEST_SCALE)
     fitted = (_precise(codes) * (step / needed).view(_along(codes, axis))).round().to(torch.int8)
     held_scale = needed.float()
     bias_scale = read.float() * held_scale  # as engines compute it, so that they see that it is the product
     biased = bias is not None or norm is not None
     bias_codes = (total / _precise(bias_scale)).round().to(torch.int32) if biased else None
-    return IntegerLayer(fitted, held_scale, axis, bias_codes, bias_scale)
+    return Integers(fitted, held_scale, axis, bias_codes, bias_scale)
 
 
 def _precise(numbers: Tensor) -> Tensor:
-    return numbers.detach().cpu().double()
+    return numbers.detach().double()
 
 
 def _along(codes: Tensor, axis: int) -> list[int]:
