@@ -110,7 +110,8 @@ def test_every_quantizer_trains_all_that_it_has(quantizer: Quantizer, settings: 
     quantization = quantization_of(module)
     assert quantization is not None
     for name, tensor in module.state_dict().items():
-        assert not torch.equal(tensor, before[name]), name
+        # The batch norm behind it takes that bias away again.
+        assert name == "inner.bias" or not torch.equal(tensor, before[name]), name
     for name, parameter in quantization.named_parameters():
         # A clipping level of 10 is beyond what these activations reach, so that only weight decay would move it.
         assert parameter.isfinite()

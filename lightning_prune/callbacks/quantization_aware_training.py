@@ -25,6 +25,12 @@ from lightning_prune.quantizers.quantizer import Quantizer
 from lightning_prune.quantizing import quantize, release
 from lightning_prune.tracing import ExampleInput
 
+_OF_INTEGERS = {"activations_from": 0.1, "freeze_ranges": 0.65, "freeze_batch_norm": 0.75}
+"""When integers do what, as Krishnamoorthi (2018) recommends it, in shares of a run."""
+
+_OF_OTHERS = {"activations_from": 0, "freeze_ranges": 1.0, "freeze_batch_norm": 1.0}
+"""The papers of all others round from the first step on and freeze nothing."""
+
 
 class QuantizationAwareTraining(Placed):
     """Round weights, and what flows between layers, in every forward pass, and train with what that does to the loss.
@@ -44,7 +50,8 @@ class QuantizationAwareTraining(Placed):
             has.
         last_bits: The same for the last layer.
         activations_from: When tensors between layers begin to be rounded: optimizer steps, or a fraction of the run.
-            Until then their ranges are observed.
+            Until then their ranges are observed. None, here as in the next two, for what suits the method: 0.1, 0.65
+            and 0.75 for integers; the others round at once, and freeze nothing.
         freeze_ranges: When ranges stop to follow what is observed; with a pruner beside this, not before it is done.
         freeze_batch_norm: When batch norms begin to use their running statistics, and leave them as they are; with a
             pruner not before it is done either. The learning rate has to be low by then, about 1 % of that of a whole
@@ -70,9 +77,9 @@ class QuantizationAwareTraining(Placed):
         layers: Mapping[str, Quantizer | None] | None = None,
         first_bits: int | None = None,
         last_bits: int | None = None,
-        activations_from: Moment = 0.1,
-        freeze_ranges: Moment = 0.65,
-        freeze_batch_norm: Moment = 0.75,
+        activations_from: Moment | None = None,
+        freeze_ranges: Moment | None = None,
+        freeze_batch_norm: Moment | None = None,
         example_input: ExampleInput | None = None,
     ) -> None:
         self.quantizer: Quantizer = Affine() if quantizer is None else instance("quantizer", Quantizer, quantizer)
@@ -84,9 +91,10 @@ class QuantizationAwareTraining(Placed):
             if bits is not None:
                 self._check_edge(name, bits)
         self.first_bits, self.last_bits = first_bits, last_bits
-        self.activations_from = check_moment(activations_from, "activations_from")
-        self.freeze_ranges = check_moment(freeze_ranges, "freeze_ranges")
-        self.freeze_batch_norm = check_moment(freeze_batch_norm, "freeze_batch_norm")
+        own = _OF_INTEGERS if self.quantizer.integer else _OF_OTHERS
+        given = (activations_from, freeze_ranges, freeze_batch_norm)
+        moments = {name: own[name] if at is None else at for name, at in zip(own, given, strict=True)}
+        self.moments = {name: check_moment(at, name) for name, at in moments.items()}
         self.example_input = example_input
         self._module: LightningModule | None = None
         self._quantization: Quantization | None = None
@@ -141,8 +149,7 @@ class QuantizationAwareTraining(Placed):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out when in the run to do what."""
-        moments = ("activations_from", "freeze_ranges", "freeze_batch_norm")
-        self._steps = {name: in_steps(getattr(self, name), trainer, name) for name in moments}
+        self._steps = {name: in_steps(at, trainer, name) for name, at in self.moments.items()}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Observe, round and freeze as it is time for."""
