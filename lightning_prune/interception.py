@@ -2,13 +2,15 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.hooks import RemovableHandle
+
+from lightning_prune.errors import InputError
 
 Function = Callable[..., Any]
 
@@ -36,36 +38,66 @@ class Interceptor(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self._path = [""]
-        self._handles: list[RemovableHandle] = []
+        self.ran = False
+        """Whether the model has run since this was attached."""
+        self._running = False
+        self._path: list[str] = []
         self._model: tuple[nn.Module, ...] = ()  # not as a submodule, since it is around this one
+        self._part = ""
 
     @property
     def model(self) -> nn.Module:
-        """The model that is intercepted."""
+        """The model whose calls are named."""
         return self._model[0]
 
     @abstractmethod
     def call(self, name: str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call, or do something else in its place, and return the result."""
 
-    def attach(self, model: nn.Module) -> None:
-        """Step into the calls of `model`, from its `forward` on, whoever calls it."""
-        self._model = (model,)
-        for name, module in list(model.named_modules())[1:]:
-            enter, leave = _Enter(self, name), _Leave(self)
-            self._handles.append(module.register_forward_pre_hook(enter))
-            self._handles.append(module.register_forward_hook(leave, always_call=True))
-        vars(model)["forward"] = _Forward(model, self)
+    def enter(self, path: str) -> None:
+        """Note that the code of the module at a path runs from here on.
+
+        Raises:
+            InputError: If that is the backward pass, which recomputes it outside of the model's `forward`.
+        """
+        self._path.append(path)
+        if not (self._running or torch.compiler.is_compiling()) and torch._C._current_graph_task_id() != -1:
+            raise InputError(
+                f"expected a network without activation checkpointing, got {path}, which the backward pass computes "
+                "again, as if nothing were intercepted"
+            )
+
+    def finish(self, counts: Mapping[str, int]) -> None:
+        """Look at how often each function was called, `layer1.0.conv1/conv2d` for example, when the model has run."""
+
+    def attach(self, model: nn.Module, part: str = "") -> None:
+        """Step into the calls of `model`, from the `forward` of one of its parts on, whoever calls that.
+
+        Args:
+            model: It gets no new parameters by this.
+            part: Path of the part; the model itself by default.
+        """
+        self._model, self._part, self._path = (model,), part, [part]
+        inside = model.get_submodule(part)
+        for name, module in list(inside.named_modules())[1:]:
+            module.register_forward_pre_hook(_Enter(self, f"{part}.{name}" if part else name))
+            module.register_forward_hook(_Leave(self), always_call=True)
+        vars(inside)["forward"] = _Forward(inside, self)
 
     def detach(self) -> None:
         """Leave the model as it was."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        forward: _Forward = vars(self.model).pop("forward")
+        inside = self.model.get_submodule(self._part)
+        for module in inside.modules():
+            for hooks in (module._forward_pre_hooks, module._forward_hooks):
+                own = [
+                    key for key, hook in hooks.items() if isinstance(hook, _Enter | _Leave) and hook.interceptor is self
+                ]
+                for key in own:
+                    del hooks[key]
+                    module._forward_hooks_always_called.pop(key, None)
+        forward: _Forward = vars(inside).pop("forward")
         if forward.before is not None:
-            vars(self.model)["forward"] = forward.before
+            vars(inside)["forward"] = forward.before
 
 
 def interceptor_of(model: nn.Module) -> Interceptor | None:
@@ -91,9 +123,16 @@ class _Forward:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if _suspended:
             return self.plain(*args, **kwargs)
-        del self.interceptor._path[1:]  # what an exception may have left
-        with _Calls(self.interceptor):
-            return self.plain(*args, **kwargs)
+        interceptor = self.interceptor
+        del interceptor._path[1:]  # what an exception may have left
+        interceptor.ran = interceptor._running = True
+        try:
+            with (calls := _Calls(interceptor)):
+                output = self.plain(*args, **kwargs)
+        finally:
+            interceptor._running = False
+        interceptor.finish(calls.counts)
+        return output
 
 
 class _Enter:
@@ -103,7 +142,7 @@ class _Enter:
         self.interceptor, self.name = interceptor, name
 
     def __call__(self, module: nn.Module, args: Any) -> None:
-        self.interceptor._path.append(self.name)
+        self.interceptor.enter(self.name)
 
 
 class _Leave:

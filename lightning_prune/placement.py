@@ -5,7 +5,10 @@ layer with the batch norm and the activation function behind it is one, so that 
 are sums, concatenations and averages. Everything that a layer, a sum or a concatenation reads is rounded too.
 """
 
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -53,13 +56,27 @@ def _(x: Tensor, name: str) -> Tensor:
 class _Marking(Interceptor):
     """Leaves each call's name in the graph that is traced."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: Counter[str] = Counter()
+        """How often each submodule has run, by its path."""
+        self.counts: Mapping[str, int] = {}
+        """How often each function was called, by the path of the module and its name."""
+
+    def enter(self, path: str) -> None:
+        super().enter(path)
+        self.runs[path] += 1
+
+    def finish(self, counts: Mapping[str, int]) -> None:
+        self.counts = counts
+
     def call(self, name: str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         output = function(*args, **kwargs)
         return _mark(output, name) if isinstance(output, Tensor) and output.is_floating_point() else output
 
 
-def traced(model: nn.Module, example_input: ExampleInput) -> ExportedProgram:
-    """Return the graph of a model in which each call of a function has left its name.
+def traced(model: nn.Module, example_input: ExampleInput) -> tuple[ExportedProgram, _Marking]:
+    """Return the graph of a model in which each call of a function has left its name, and what was counted.
 
     Raises:
         InputError: If it cannot be traced.
@@ -67,7 +84,7 @@ def traced(model: nn.Module, example_input: ExampleInput) -> ExportedProgram:
     marking = _Marking()
     marking.attach(model)
     try:
-        return export(model, example_input)
+        return export(model, example_input), marking
     finally:
         marking.detach()
 
@@ -87,7 +104,24 @@ def place(model: nn.Module, example_input: ExampleInput, choose: Choice) -> Plac
     Raises:
         InputError: If it cannot be traced.
     """
-    return _Graph(model, traced(model, example_input)).placement(choose)
+    program, marking = traced(model, example_input)
+    found = _Graph(model, program).placement(choose)
+    return replace(found, part=_part(found.calls(), marking.runs), counts=_counts(found.calls(), marking.counts))
+
+
+def _part(calls: Collection[str], runs: Mapping[str, int]) -> str:
+    """Return the path of the smallest module that runs once, and makes all calls."""
+    paths = [call.partition("/")[0].split(".") for call in calls]
+    levels = takewhile(lambda level: len(set(level)) == 1, zip(*paths, strict=False))
+    shared = [level[0] for level in levels]
+    while shared and runs.get(".".join(shared)) != 1:
+        shared.pop()
+    return ".".join(shared)
+
+
+def _counts(calls: Collection[str], counts: Mapping[str, int]) -> dict[str, int]:
+    """Return how often the functions are called of which some calls matter."""
+    return {of_function: counts[of_function] for of_function in {call.rpartition("/")[0] for call in calls}}
 
 
 class _Graph:
@@ -265,10 +299,9 @@ class _Graph:
         if kind in LAYERS and chosen:
             self._rounded(self.read(node))
             end = self.end(node, norm=True)
-            if kind != "linear" or any(reader.op != "output" for reader in self.after[end]):
-                self._add(
-                    end
-                )  # what a linear layer gives to nobody else may be float: its kernel is integer all the same
+            # Logits may be float: a linear layer runs in integers all the same.
+            if kind != "linear" or not all(map(_takes_logits, self.after[end])):
+                self._add(end)
         elif kind in _POOLS and self.origin(self.read(node)) in self.sites:
             self._add(self.end(node, norm=False))
         elif len(sources) > 1 and self._joins(sources):
@@ -304,3 +337,8 @@ class _Graph:
         first = min(firsts | {nodes[0]}, key=self.flow.order.__getitem__)
         self.sites.update({node: first for node, old in self.sites.items() if old in firsts})
         self.sites.update(dict.fromkeys(nodes, first))
+
+
+def _takes_logits(node: Node) -> bool:
+    """Return whether a node is an output of the network, or makes probabilities of what will be one."""
+    return node.op == "output" or called(node) in ("softmax", "log_softmax")

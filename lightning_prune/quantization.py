@@ -35,6 +35,7 @@ class Quantization(Interceptor):
         self.sites = {site.name: site for site in placement.layers if site.name in layers}
         self.tensor_sites = {site.name: site for site in placement.tensors if site.name in tensors}
         self.left = placement.left
+        self.counts = placement.counts
         self.layers = nn.ModuleDict({_key(name): layer for name, layer in layers.items()})
         self.tensors = nn.ModuleDict({_key(name): tensor for name, tensor in tensors.items()})
         self.skipped: set[str] = set()
@@ -57,6 +58,21 @@ class Quantization(Interceptor):
             output = self._compute(site, function, *given, **rest)
         tensor = self._tensor_of.get(name)
         return output if tensor is None else self.tensors[tensor](output)
+
+    def finish(self, counts: Mapping[str, int]) -> None:
+        """Refuse a forward pass that does not make the calls that were traced.
+
+        Raises:
+            InputError: If it makes others.
+        """
+        for of_function, expected in self.counts.items():
+            if counts.get(of_function, 0) != expected:
+                path, _, function = of_function.partition("/")
+                raise InputError(
+                    f"expected {expected} calls of {function} in {path or type(self.model).__name__} as in evaluation, "
+                    f"got {counts.get(of_function, 0)}: nobody can tell them apart; give what only trains a module of "
+                    "its own, with its own activation function"
+                )
 
     def _compute(
         self, site: LayerSite, function: Function, x: Tensor, weight: Tensor, *args: Any, **kwargs: Any

@@ -58,7 +58,7 @@ def quantize(
             quantization.skipped.update(sites[name].relus)
     device = next(iter(stored_tensors(model).values())).device
     _host(model).add_module(NAME, quantization.to(device).train(model.training))
-    quantization.attach(model)
+    quantization.attach(model, placement.part)
     return quantization
 
 

@@ -67,8 +67,18 @@ class Placement:
         layers: In the order in which they run.
         tensors: What is rounded between them, where everything is.
         left: Layers that cannot be reached, and why.
+        part: Path of the smallest part of the network that runs once and holds all of this.
+        counts: How often the functions are called of which some calls are listed here, by path and name.
     """
 
     layers: list[LayerSite]
     tensors: list[Tensors]
     left: dict[str, str] = field(default_factory=dict)
+    part: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def calls(self) -> list[str]:
+        """Return the names of all calls that are listed."""
+        of_layers = [call for site in self.layers for call in (site.call, *site.relus)]
+        norms = [site.norm.call for site in self.layers if site.norm is not None]
+        return of_layers + norms + [call for site in self.tensors for call in (*site.calls, *site.again)]

@@ -113,6 +113,12 @@ def load_slim(model: Model, path: str | os.PathLike[str]) -> Model:
         gone = {name: _as_nothing(name, place, state, buffers) for name, place in saved.get("gone", {}).items()}
     except Exception as error:
         raise InputError(f"expected a file written by save_slim, got {path}, which cannot be read as one") from error
+    if "quantization" in saved:
+        log.warning(
+            "load_slim: %s is of a quantized network, of which this is the float one; "
+            "QuantizationAwareTraining.restore quantizes it again",
+            path,
+        )
     expected = f"expected a slim {type(model).__name__}, got {path}"
     gone = _fitting(model, gone, expected)
     own_state = model.state_dict()

@@ -14,6 +14,7 @@ Of a run that was pruned it is the slim network, of one that was fine-tuned afte
 
 import argparse
 import copy
+import logging
 import os
 from collections.abc import Sequence
 from itertools import islice
@@ -181,6 +182,7 @@ def ending_of(folder: Path) -> Ending:
         return Ending(module.eval(), data, folder / "checkpoints", list(cfg.strategy))
     file = found[0]
     strategy = cfg.finetune.strategy if file.name == "finetuned.pt" else cfg.strategy
+    logging.getLogger("lightning_prune.slimming").setLevel(logging.ERROR)  # that it is float until the next lines
     module = load_slim(module, file).eval()
     state = torch.load(file, map_location="cpu", weights_only=True).get("quantization")
     if state is not None:

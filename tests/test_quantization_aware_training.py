@@ -300,6 +300,7 @@ def test_a_further_fit_goes_on_with_the_ranges_and_another_callback_begins_anew(
         ({"first_bits": 1}, "expected first_bits .*, got 1"),
         ({"quantizer": BWN(), "last_bits": 8}, "expected last_bits of 32 bits, .* got 8"),
         ({"quantizer": "dorefa"}, "expected quantizer to be a Quantizer, got 'dorefa'"),
+        ({"layers": ["fc"]}, r"expected layers to be a Mapping, got \['fc'\]"),
         ({"layers": {"fc": 4}}, r"expected layers\[fc\] to be a Quantizer, got 4"),
     ],
 )
@@ -312,6 +313,33 @@ def test_an_optimizer_that_leaves_out_what_is_learned_is_refused() -> None:
     with pytest.raises(InputError, match=r"expected an optimizer of all parameters of Foreign, with .*LSQ learns"):
         fit(Foreign(partial=True), QuantizationAwareTraining(LSQ()))
     fit(Foreign(partial=True), QuantizationAwareTraining(Affine()))
+
+
+def test_a_training_step_may_call_the_network_but_not_go_round_it() -> None:
+    class Around(Foreign):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Foreign()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x).softmax(1)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    class Astray(Around):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return F.cross_entropy(self.net.fc(self.net.stem(batch[0]).mean((2, 3))), batch[1])
+
+    module, plain = Around(), Around()
+    fit(module, QuantizationAwareTraining(TWN()))
+    fit(plain)
+    assert not torch.equal(module.net.inner.weight, plain.net.inner.weight)
+    before = copy.deepcopy(Astray().state_dict())
+    astray = Astray()
+    with pytest.raises(InputError, match="training_step to call what its forward calls, got one that goes round it"):
+        fit(astray, QuantizationAwareTraining(TWN()))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in astray.state_dict().items())
 
 
 def test_no_example_input_is_refused() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
+from torch.utils.checkpoint import checkpoint
 
 from lightning_prune.errors import InputError
 from lightning_prune.export.int8 import integer_network
@@ -42,7 +43,7 @@ class Branches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.norm1(self.stem(x)))
         if self.training:
-            aux = self.relu(self.aux(x)).mean((2, 3))
+            aux = F.relu(self.aux(x)).mean((2, 3))
         y = self.norm2(self.inner(x))
         y += x
         y = self.relu(y)
@@ -221,9 +222,65 @@ def test_code_that_only_trains_does_not_shift_the_sites(network: Branches) -> No
     network(IMAGES).sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
     after = {name: float(activation.limit()) for name, activation in quantization.activations().items()}
-    # The third ReLU of a training pass is that of the head; were it taken for another, ranges would jump.
     assert after["stem"] == pytest.approx(before["stem"], rel=1e-6)
     assert all(after[name] < 5 * before[name] for name in before)
+
+
+def test_code_that_only_trains_in_the_same_place_is_refused() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                x = x + 0.01 * torch.randn_like(x)
+            y = self.a(x)
+            return y + self.b(y)
+
+    network = Noisy().eval()
+    calibrated(network, Affine())
+    network(IMAGES)
+    with pytest.raises(InputError, match="expected 1 calls of add in Noisy as in evaluation, got 2"):
+        network.train()(IMAGES)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing_is_refused(reentrant: bool) -> None:
+    class Saving(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.body = nn.Conv2d(3, 4, 1), nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not torch.is_grad_enabled():
+                return self.body(self.stem(x))
+            return checkpoint(self.body, self.stem(x), use_reentrant=reentrant)
+
+    network = Saving()
+    quantize(network, IMAGES, Affine())
+    with pytest.raises(InputError, match="expected a network without activation checkpointing, got body"):
+        network(IMAGES).sum().backward()
+
+
+def test_the_part_that_holds_all_layers_is_what_is_quantized() -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.ModuleDict({"inside": resnet20()})
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net["inside"](x).softmax(1)
+
+    model = Around().eval()
+    images = torch.randn(2, 3, 32, 32)
+    calibrated(model, Affine(4, 4), images)
+    plain = copy.deepcopy(model)
+    release(plain)
+    inside = model.net["inside"]
+    assert not torch.equal(inside(images), plain.net["inside"](images))
+    with torch.no_grad():
+        assert torch.equal(model(images), inside(images).softmax(1))
 
 
 def test_tensors_are_left_alone_until_they_are_turned_on(network: Branches) -> None:

@@ -83,6 +83,7 @@ class QuantizationAwareTraining(Placed):
         example_input: ExampleInput | None = None,
     ) -> None:
         self.quantizer: Quantizer = Affine() if quantizer is None else instance("quantizer", Quantizer, quantizer)
+        instance("layers", Mapping, {} if layers is None else layers)
         self.layers = {
             pattern: None if own is None else instance(f"layers[{pattern}]", Quantizer, own)
             for pattern, own in (layers or {}).items()
@@ -163,6 +164,14 @@ class QuantizationAwareTraining(Placed):
             for norm in norms:
                 norm.training = False
                 self._frozen.append(norm)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Refuse a step that has not used the quantized network."""
+        if not self._active.ran:
+            raise InputError(
+                f"expected {type(pl_module).__name__}.training_step to call what its forward calls, got one that goes "
+                "round it; call self(x)"
+            )
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Agree with all processes on what was observed, before weight decay takes it in."""

@@ -58,13 +58,21 @@ def calibrated(model: Model, batches: Iterable[ExampleInput], quantizer: Affine 
     Raises:
         InputError: If it cannot be traced, is quantized already, or there are no batches.
     """
+    if not isinstance(quantizer, Affine | None):
+        raise InputError(f"expected a quantizer Affine, whose ranges can be calibrated, got {quantizer}")
     if quantization_of(model) is not None:
         raise InputError(f"expected a float {type(model).__name__} to calibrate, got one that is quantized")
     twin = copy.deepcopy(model)
     quantization: Quantization | None = None
     with evaluating(twin):
         for count, batch in enumerate(batches, start=1):
-            arguments = as_arguments(batch)
+            try:
+                arguments = as_arguments(batch)
+            except InputError as error:
+                raise InputError(
+                    f"expected batches of what {type(model).__name__}.forward takes, without labels, got a "
+                    f"{type(batch).__name__}; pass (images for images, labels in loader), for example"
+                ) from error
             if quantization is None:
                 quantization = quantize(twin, arguments, Affine() if quantizer is None else quantizer)
             for activation in quantization.activations().values():

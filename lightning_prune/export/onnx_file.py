@@ -17,6 +17,8 @@ from torch.utils._pytree import tree_leaves
 from lightning_prune.errors import InputError
 from lightning_prune.export.agreement import Run, difference, noise_like, output_names, rounded_names
 from lightning_prune.export.onnx_session import require_onnx, run, session
+from lightning_prune.integer_layers import IntegerLayer
+from lightning_prune.quantization import quantization_of
 from lightning_prune.surgery import copy_of
 from lightning_prune.tracing import ExampleInput, as_arguments, evaluating, stored_tensors
 
@@ -106,6 +108,12 @@ def write_exported_program(model: nn.Module, example_input: ExampleInput, path: 
 
 def _export(model: nn.Module, arguments: tuple[Tensor, ...]) -> ExportedProgram:
     """Trace a model in eval mode on the CPU, for batches of any size."""
+    quantization = quantization_of(model)
+    if quantization is not None and not all(isinstance(layer, IntegerLayer) for layer in quantization.layers.values()):
+        raise InputError(
+            f"expected a float {type(model).__name__}, or one that holds integers, got one that rounds floats; pass "
+            "integer_network(model), or dequantize(model)"
+        )
     devices = {tensor.device.type for tensor in stored_tensors(model).values()}
     plain = model if devices <= {"cpu"} else copy_of(model).cpu()
     # A batch of one would be taken for a constant.
