@@ -14,8 +14,10 @@ from lightning_prune.quantizers.rounding import SMALLEST_STEP, mean_magnitude
 class TTQ(Quantizer):
     """Round the weights of a layer to `positive`, 0 and `-negative`, which are learned.
 
-    They begin as the mean magnitudes of the weights that they stand for, so that a trained network goes on from where
-    it is; from 1, where the paper's code begins, it would not, unless its weights were normalized.
+    They are learned in units of the greatest weight that the layer begins with, since the paper's weights are normalized
+    to [-1, 1]: in the weights' own units their gradients would be large against them, and training falls apart. They
+    begin as the mean magnitudes of the weights that they stand for, so that a trained network goes on from where it is;
+    the paper's code begins with 1.
 
     Args:
         threshold: Which weights are rounded to 0, as a multiple of the greatest magnitude, in (0, 1).
@@ -46,25 +48,29 @@ class TrainedTernaryWeight(nn.Module):
     """A weight of three values.
 
     The gradient of a value is the sum of those of its weights, that of a weight is multiplied by the value that it is
-    rounded to, without its sign, and passes unchanged where that is 0.
+    rounded to, without its sign, and passes unchanged where that is 0. All this is in units of `unit`.
 
     Args:
         threshold: See `TTQ`.
         weight: From which the values are set.
     """
 
+    unit: Tensor
+    """`()`: the greatest magnitude at the beginning."""
+
     def __init__(self, threshold: float, weight: Tensor) -> None:
         super().__init__()
         self.threshold = threshold
         weight = weight.detach().float()
-        self.positive = nn.Parameter(self._mean(weight, self._above(weight)))
-        self.negative = nn.Parameter(self._mean(weight, self._above(-weight)))
+        self.register_buffer("unit", weight.abs().amax().clamp_min(SMALLEST_STEP))
+        self.positive = nn.Parameter(self._mean(weight, self._above(weight)) / self.unit)
+        self.negative = nn.Parameter(self._mean(weight, self._above(-weight)) / self.unit)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the rounded weight."""
         detached = weight.detach()
         above, below = self._above(detached), self._above(-detached)
-        rounded = torch.where(above, self.positive, torch.where(below, -self.negative, 0.0 * detached))
+        rounded = self.unit * torch.where(above, self.positive, torch.where(below, -self.negative, 0.0 * detached))
         factor = torch.where(above, self.positive, torch.where(below, self.negative, 1.0)).detach()
         return rounded + factor * (weight - detached)
 
