@@ -14,10 +14,10 @@ from lightning_prune.quantizers.rounding import SMALLEST_STEP, mean_magnitude
 class TTQ(Quantizer):
     """Round the weights of a layer to `positive`, 0 and `-negative`, which are learned.
 
-    They are learned in units of the greatest weight that the layer begins with, since the paper's weights are normalized
-    to [-1, 1]: in the weights' own units their gradients would be large against them, and training falls apart. They
-    begin as the mean magnitudes of the weights that they stand for, so that a trained network goes on from where it is;
-    the paper's code begins with 1.
+    They are learned in units of the greatest weight that the layer begins with, since the paper's weights are
+    normalized to [-1, 1]: in the weights' own units their gradients would be large against them, and training falls
+    apart. They begin as the mean magnitudes of the weights that they stand for, so that a trained network goes on from
+    where it is; the paper's code begins with 1.
 
     Args:
         threshold: Which weights are rounded to 0, as a multiple of the greatest magnitude, in (0, 1).
