@@ -92,16 +92,20 @@ class Quantization(Interceptor):
         It does where nothing is learned: the int32 rounding of biases moves one number in a thousand to the next level,
         which after twenty layers is another class for one image in two hundred.
         """
+        if self.training or torch.is_grad_enabled():
+            return False
         layer, reads = self.layer(site.name), self.reads(site)
         of_integers = isinstance(layer, Layer) and isinstance(layer.weight, AffineWeight)
-        if self.training or torch.is_grad_enabled() or not of_integers or not isinstance(reads, AffineActivation):
+        if not of_integers or not isinstance(reads, AffineActivation):
             return False
         norm = None if site.norm is None else self.model.get_submodule(site.norm.call.partition("/")[0])
         return reads.quantizing and (norm is None or not norm.training)
 
     def reads(self, site: LayerSite) -> Activation | None:
         """Return what rounds the tensor that a layer reads; None if nothing does."""
-        return self.layer(site.name).input if site.reads is None else self.activations().get(site.reads)
+        if site.reads is None:
+            return self.layer(site.name).input
+        return self.tensor(site.reads) if site.reads in self.tensor_sites else None
 
     def integers(self, site: LayerSite) -> Integers:
         """Return the weight and the bias with which a layer runs in integers, the batch norm behind it folded in.
