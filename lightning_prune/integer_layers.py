@@ -25,6 +25,11 @@ def dequantize(codes: Tensor, scale: Tensor, axis: int) -> Tensor:
         scale: `(codes.shape[axis],)` float32.
         axis: The dimension along which the scale differs.
     """
+    return scaled(codes, scale, axis)
+
+
+def scaled(codes: Tensor, scale: Tensor, axis: int) -> Tensor:
+    """Return what `dequantize` does, in operators of torch alone."""
     return codes.float() * scale.view(_along(codes, axis))
 
 

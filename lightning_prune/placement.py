@@ -155,10 +155,9 @@ class _Graph:
         """Return the operators that read a node, which are behind it if it is only the name of a call."""
         return self._users(node) if called(node) == _MARK else [node]
 
-    def read(self, node: Node, argument: int = 0) -> Node:
-        """Return what an operator reads, the tensor and not the name of the call that made it."""
-        source = list(self.flow.arguments[node].values())[argument]
-        return self.flow.inputs[source][0] if called(source) == _MARK else source
+    def read(self, node: Node) -> Node:
+        """Return what an operator reads first, the tensor and not the name of the call that made it."""
+        return self._tensor(next(iter(self.flow.arguments[node].values())))
 
     # What is found ----------------------------------------------------------------------------------------------------
 
@@ -184,10 +183,10 @@ class _Graph:
         """Return the name of a layer and why it cannot be quantized, if so."""
         call = self.call.get(node)
         path, _, rest = (call or "").partition("/")
-        if call is None or rest.partition("/")[0] not in LAYERS:
-            return (self.flow.paths(node) or [""])[
-                -1
-            ], f"it is computed within {rest.partition('/')[0] or 'other code'}"
+        function = rest.partition("/")[0]
+        if call is None or function not in LAYERS:
+            module = (self.flow.paths(node) or [""])[-1]
+            return module, f"it is computed within {function or 'other code'}"
         weight, bias = self._stored(node, path), self.flow.arguments[node]["bias"]
         if weight is None or not (bias is None or bias in self.stored):
             return call, f"its {'weight' if weight is None else 'bias'} is computed"

@@ -208,9 +208,7 @@ class Quantization(Interceptor):
 
     def stored(self, name: str) -> Tensor:
         """Return a tensor of the network, as it is in use."""
-        path, _, attribute = name.rpartition(".")
-        tensor: Tensor = getattr(self.model.get_submodule(path), attribute)
-        return tensor
+        return tensor_in_use(self.model, name)
 
     # State ------------------------------------------------------------------------------------------------------------
 
@@ -253,6 +251,13 @@ def _key(name: str) -> str:
     'layer1/0/relu/relu/1'
     """
     return name.replace(".", "/")
+
+
+def tensor_in_use(model: nn.Module, name: str) -> Tensor:
+    """Return a stored tensor of a network, or what a parametrization makes in its place."""
+    path, _, attribute = name.rpartition(".")
+    tensor: Tensor = getattr(model.get_submodule(path), attribute)
+    return tensor
 
 
 def quantization_of(model: nn.Module) -> Quantization | None:

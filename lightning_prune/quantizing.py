@@ -6,11 +6,11 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_prune.errors import InputError
 from lightning_prune.placement import place
-from lightning_prune.quantization import NAME, Quantization, quantization_of
+from lightning_prune.quantization import NAME, Quantization, quantization_of, tensor_in_use
 from lightning_prune.quantizers.quantizer import Activation, Layer, Quantizer
 from lightning_prune.sites import LayerSite, Placement
 from lightning_prune.tracing import ExampleInput, stored_tensors
@@ -97,10 +97,9 @@ def _tensors(placement: Placement, quantizer: Quantizer, methods: Mapping[str, Q
 
 def _layer(model: nn.Module, site: LayerSite, method: Quantizer, tensors: Mapping[str, Activation]) -> Layer:
     """Return what computes a layer."""
-    path, _, attribute = site.weight.rpartition(".")
-    weight: Tensor = getattr(model.get_submodule(path), attribute)
+    weight = tensor_in_use(model, site.weight).detach().float()
     own = None if site.reads in tensors else method.activation(site.signed)
-    layer = method.layer(method.weight(weight.detach().float(), site.axis), own)
+    layer = method.layer(method.weight(weight, site.axis), own)
     layer.folds = method.folds
     return layer
 

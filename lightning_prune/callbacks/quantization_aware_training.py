@@ -131,9 +131,9 @@ class QuantizationAwareTraining(Placed):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse zeros that a method has no level for, and an optimizer that leaves out what is learned."""
-        for site in self._active.sites.values():
+        for site in self._active.sites.values() if self.quantizer.whole_filters else ():
             zero = (self._active.stored(site.weight) == 0).movedim(site.axis, 0).flatten(1)
-            if self.quantizer.whole_filters and bool((zero.any(1) & ~zero.all(1)).any()):
+            if bool((zero.any(1) & ~zero.all(1)).any()):
                 raise InputError(
                     f"expected filters that are zero or have no zeros, got others in {site.name}, for which "
                     f"{type(self.quantizer).__name__} has no level; choose another quantizer"

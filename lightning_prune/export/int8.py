@@ -19,8 +19,8 @@ Model = TypeVar("Model", bound=nn.Module)
 def integer_network(model: Model) -> Model:
     """Return a copy of a quantized network whose layers hold int8 weights and int32 biases, for `write_onnx`.
 
-    It computes what the quantized network does in eval mode, but for a last bit here and there: batch norms are folded
-    into the scales of the weights. Its codes are those of training.
+    It computes what the quantized network does in eval mode without gradients, to the bit: batch norms are folded into
+    the scales of the weights, whose codes are those of training.
 
     Args:
         model: What `QuantizationAwareTraining` or `calibrated` leaves. It is not changed.

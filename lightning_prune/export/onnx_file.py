@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from lightning_prune.errors import InputError
 from lightning_prune.export.agreement import Run, difference, noise_like, output_names, rounded_names
 from lightning_prune.export.onnx_session import require_onnx, run, session
-from lightning_prune.integer_layers import IntegerLayer
+from lightning_prune.integer_layers import IntegerLayer, scaled
 from lightning_prune.quantization import quantization_of
 from lightning_prune.surgery import copy_of
 from lightning_prune.tracing import ExampleInput, as_arguments, evaluating, stored_tensors
@@ -147,11 +147,8 @@ def _plain_operators() -> dict[Any, Callable[..., Tensor]]:
         zero = zero_point.to(torch.int32)
         return torch.clamp(torch.round(x / scale), low - zero, high - zero) * scale
 
-    def whole(codes: Tensor, scale: Tensor, axis: int) -> Tensor:
-        return codes.to(torch.float32) * scale.view([-1 if dim == axis else 1 for dim in range(codes.ndim)])
-
     ops = torch.ops.lightning_prune
-    return {ops.fake_quantize.default: rounded, ops.dequantize.default: whole}
+    return {ops.fake_quantize.default: rounded, ops.dequantize.default: scaled}
 
 
 def _verify(program: ExportedProgram, arguments: Sequence[Tensor], compute: Run) -> None:

@@ -1,13 +1,13 @@
 """Codes of few bits with a scale and a zero-point, as integer hardware computes with them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.quantizers.quantizer import FLOAT, Activation, Quantizer, check_bits, other_bits
+from lightning_prune.quantizers.quantizer import FLOAT, Activation, Quantizer, check_bits, with_bits
 from lightning_prune.quantizers.rounding import SMALLEST_STEP, fake_quantize, others, straight_through
 
 
@@ -65,10 +65,7 @@ class Affine(Quantizer):
 
     def of_bits(self, bits: int) -> Quantizer | None:
         """Return the same method with other bits, None for float."""
-        if bits == FLOAT:
-            return None
-        weight_bits, activation_bits = other_bits(bits, self.weight_bits), other_bits(bits, self.activation_bits)
-        return replace(self, weight_bits=weight_bits, activation_bits=activation_bits)
+        return with_bits(self, bits)
 
 
 class AffineWeight(nn.Module):

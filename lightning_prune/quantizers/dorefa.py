@@ -1,7 +1,7 @@
 """Weights, activations and gradients of few bits (DoReFa)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from lightning_prune.errors import InputError
-from lightning_prune.quantizers.quantizer import FLOAT, Activation, Layer, Quantizer, check_bits, other_bits
+from lightning_prune.quantizers.quantizer import FLOAT, Activation, Layer, Quantizer, check_bits, with_bits
 from lightning_prune.quantizers.rounding import SMALLEST_STEP, inside, mean_magnitude, sign, straight_through
 
 
@@ -66,10 +66,7 @@ class DoReFa(Quantizer):
 
     def of_bits(self, bits: int) -> Quantizer | None:
         """Return the same method with other bits for weights and activations, None for float."""
-        if bits == FLOAT:
-            return None
-        weight_bits, activation_bits = other_bits(bits, self.weight_bits), other_bits(bits, self.activation_bits)
-        return replace(self, weight_bits=weight_bits, activation_bits=activation_bits)
+        return with_bits(self, bits)
 
 
 def dorefa_weight(bits: int) -> nn.Module:

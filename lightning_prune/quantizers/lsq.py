@@ -1,13 +1,13 @@
 """Step sizes that are learned (LSQ)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from lightning_prune.quantizers.quantizer import FLOAT, Activation, Quantizer, check_bits, other_bits
+from lightning_prune.quantizers.quantizer import FLOAT, Activation, Quantizer, check_bits, with_bits
 from lightning_prune.quantizers.rounding import SMALLEST_STEP, mean_magnitude, on_grid
 
 
@@ -48,10 +48,7 @@ class LSQ(Quantizer):
 
     def of_bits(self, bits: int) -> Quantizer | None:
         """Return the same method with other bits, None for float."""
-        if bits == FLOAT:
-            return None
-        weight_bits, activation_bits = other_bits(bits, self.weight_bits), other_bits(bits, self.activation_bits)
-        return replace(self, weight_bits=weight_bits, activation_bits=activation_bits)
+        return with_bits(self, bits)
 
 
 class LSQWeight(nn.Module):

@@ -1,6 +1,6 @@
 """Bounds of activations that are learned (PACT)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -9,7 +9,7 @@ from torch.autograd import Function
 
 from lightning_prune.errors import InputError
 from lightning_prune.quantizers.dorefa import dorefa_weight
-from lightning_prune.quantizers.quantizer import FLOAT, Activation, Quantizer, check_bits, other_bits
+from lightning_prune.quantizers.quantizer import FLOAT, Activation, Quantizer, check_bits, with_bits
 from lightning_prune.quantizers.rounding import SMALLEST_STEP, inside, on_grid
 
 
@@ -54,10 +54,7 @@ class PACT(Quantizer):
 
     def of_bits(self, bits: int) -> Quantizer | None:
         """Return the same method with other bits, None for float."""
-        if bits == FLOAT:
-            return None
-        weight_bits, activation_bits = other_bits(bits, self.weight_bits), other_bits(bits, self.activation_bits)
-        return replace(self, weight_bits=weight_bits, activation_bits=activation_bits)
+        return with_bits(self, bits)
 
 
 class PACTActivation(Activation):

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -165,6 +166,26 @@ def check_bits(name: str, bits: int, least: int = 2, most: int = 8) -> None:
         raise InputError(f"expected {name} from {least} to {most}, or {FLOAT} for float, got {bits!r}")
 
 
-def other_bits(bits: int, own: int) -> int:
-    """Return `bits` in place of a quantizer's `own`; what it leaves float stays float."""
-    return FLOAT if own == FLOAT else bits
+Bits = TypeVar("Bits", bound="FewBits")
+
+
+class FewBits(Protocol):
+    """A quantizer, a dataclass, whose bits can be chosen."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def weight_bits(self) -> int:
+        """Of its weights."""
+
+    @property
+    def activation_bits(self) -> int:
+        """Of the tensors between layers."""
+
+
+def with_bits(quantizer: Bits, bits: int) -> Bits | None:
+    """Return a quantizer with other bits for all that it rounds; None for float."""
+    if bits == FLOAT:
+        return None
+    weight, activation = (FLOAT if own == FLOAT else bits for own in (quantizer.weight_bits, quantizer.activation_bits))
+    return replace(quantizer, weight_bits=weight, activation_bits=activation)
