@@ -234,29 +234,61 @@ def check_int8(quantized: ImageClassifier, data: InMemoryImages, path: Path, opt
     labels, classes, from_file = predictions(quantized, data, path)
     with suspended():
         _, plain_classes, _ = predictions(quantized, data, None)
-    accuracy, in_torch = (float((found == labels).double().mean()) for found in (from_file, classes))
-    plain_accuracy = float((plain_classes == labels).double().mean())
+    accuracy, in_torch, in_float = (
+        float((found == labels).double().mean()) for found in (from_file, classes, plain_classes)
+    )
     same = float((classes == from_file).double().mean())
-    table = Table(box=None, pad_edge=False)
-    for heading in ("", "accuracy", "size", "latency", ""):
-        table.add_column(heading, justify="right" if heading else "left")
-    table.add_row("torch, float", f"{plain_accuracy:.2%}", "", f"{eager_ms:.2f} ms", "")
-    table.add_row("onnxruntime, float", "", float_size, f"{float_ms:.2f} ms", "")
-    table.add_row("torch, quantized", f"{in_torch:.2%}", "", "", "")
     faster = f"{float_ms / int8_ms:.2f} x as fast as float"
-    table.add_row("onnxruntime, int8", f"{accuracy:.2%}", size(path), f"{int8_ms:.2f} ms", faster)
-    Console().print(table)
-    integer, wanted = layers - float_layers(path), len(layers_of(quantized))
+    print_table(
+        ("torch, float", f"{in_float:.2%}", "", f"{eager_ms:.2f} ms", ""),
+        ("onnxruntime, float", "", float_size, f"{float_ms:.2f} ms", ""),
+        ("torch, quantized", f"{in_torch:.2%}", "", "", ""),
+        ("onnxruntime, int8", f"{accuracy:.2%}", size(path), f"{int8_ms:.2f} ms", faster),
+    )
+    integer = layers - float_layers(path)
     print(
         f"\n{os.path.relpath(path)}: {integer} of {layers} layers run in integers; {same:.2%} of {len(labels)} test "
         f"images get the class that the quantized network gives them. Latency: {options.batch_size} images, "
         f"{options.threads} thread{'s' * (options.threads > 1)}."
     )
+    refuse_slow(path, integer, len(layers_of(quantized)))
+    refuse_different(same, accuracy, in_torch)
+
+
+def print_table(*rows: tuple[str, str, str, str, str]) -> None:
+    """Print what was measured of each model: its name, accuracy, size, latency and a remark."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "accuracy", "size", "latency", ""):
+        table.add_column(heading, justify="right" if heading else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def refuse_slow(path: Path, integer: int, wanted: int) -> None:
+    """Refuse a file of which fewer than the wanted layers run in integers.
+
+    Raises:
+        RuntimeError: If it is one.
+    """
     if integer < wanted:
         raise RuntimeError(
             f"expected {wanted} layers in integers, got {integer}: {dict(optimized_ops(path))}; the file is right, but "
             "slower than it could be"
         )
+
+
+def refuse_different(same: float, accuracy: float, in_torch: float) -> None:
+    """Refuse a file that predicts something else than the quantized network.
+
+    Args:
+        same: Share of equal predictions.
+        accuracy: Of the file.
+        in_torch: That of the network.
+
+    Raises:
+        RuntimeError: If it does.
+    """
     if same < SAME_PREDICTIONS or abs(accuracy - in_torch) > SAME_ACCURACY:
         raise RuntimeError(
             f"expected at least {SAME_PREDICTIONS:.1%} equal predictions and accuracies within "
