@@ -14,7 +14,8 @@ from lightning_prune.callbacks.regularization import Regularization
 from lightning_prune.callbacks.soft_filter_pruning import SoftFilterPruning
 from lightning_prune.callbacks.sparsity_monitor import SparsityMonitor
 from lightning_prune.profiling import profile
-from lightning_prune.slimming import load_slim, save_slim, slim
+from lightning_prune.slim_files import load_slim, save_slim
+from lightning_prune.slimming import slim
 
 __version__ = version("lightning-prune")
 

@@ -182,7 +182,7 @@ def ending_of(folder: Path) -> Ending:
         return Ending(module.eval(), data, folder / "checkpoints", list(cfg.strategy))
     file = found[0]
     strategy = cfg.finetune.strategy if file.name == "finetuned.pt" else cfg.strategy
-    logging.getLogger("lightning_prune.slimming").setLevel(logging.ERROR)  # that it is float until the next lines
+    logging.getLogger("lightning_prune.slim_files").setLevel(logging.ERROR)  # that it is float until the next lines
     module = load_slim(module, file).eval()
     state = torch.load(file, map_location="cpu", weights_only=True).get("quantization")
     if state is not None:

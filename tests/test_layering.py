@@ -20,7 +20,7 @@ LAYERS = {
     **dict.fromkeys(
         ("selection", "masking", "choosing", "held_masks", "losses", "sensitivity", "activations", "admm"), 2
     ),
-    **dict.fromkeys(("proof", "nothing", "surgery", "slimming", "permutation"), 3),
+    **dict.fromkeys(("proof", "nothing", "surgery", "slimming", "slim_files", "permutation"), 3),
     **dict.fromkeys(("callbacks", "search", "export", "plots", "report", "sweeps"), 4),
     **dict.fromkeys(("checkpoints", "made_once", "comparison", "typed", "resolvers", "quiet"), 4),
     **dict.fromkeys(("models", "data"), 4),

@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,8 @@ from lightning_prune.errors import InputError
 from lightning_prune.models.mobilenet_v2 import mobilenet_v2
 from lightning_prune.models.resnet import ResNet, resnet20
 from lightning_prune.models.vgg import vgg16_bn
-from lightning_prune.slimming import load_slim, save_slim, slim
+from lightning_prune.slim_files import load_slim, save_slim
+from lightning_prune.slimming import slim
 
 Inputs = Tensor | tuple[Tensor, ...]
 
@@ -998,27 +998,3 @@ def test_control_flow_on_values_is_refused():
 
     with pytest.raises(InputError, match=r"Net\.forward to be traceable"):
         slim(Net(forward, layer=conv(3, 3)), IMAGE())
-
-
-def test_files_that_are_not_slim_models_are_refused(tmp_path):
-    path = tmp_path / "slim.pt"
-    with pytest.raises(InputError, match="which does not exist"):
-        load_slim(resnet20(), path)
-    path.write_bytes(b"not a file of torch")
-    with pytest.raises(InputError, match="cannot be read"):
-        load_slim(resnet20(), path)
-    torch.save(resnet20().state_dict(), path)
-    with pytest.raises(InputError, match="cannot be read"):
-        load_slim(resnet20(), path)
-    torch.save({"state_dict": {}, "buffers": {}, "widths": {}, "code": operator.attrgetter("x")}, path)
-    with pytest.raises(InputError, match="cannot be read"):
-        load_slim(resnet20(), path)
-
-
-def test_files_of_other_models_are_refused(tmp_path):
-    path = tmp_path / "slim.pt"
-    save_slim(resnet20(), path)
-    with pytest.raises(InputError, match=r"only the file has a tensor layer1\.1\.bn1\.bias"):
-        load_slim(ResNet((1, 1, 1)), path)
-    with pytest.raises(InputError, match=r"expected conv1.weight in .* to be of shape \(8, 3, 3, 3\) or smaller, got"):
-        load_slim(ResNet((3, 3, 3), (8, 16, 32)), path)

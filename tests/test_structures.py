@@ -19,7 +19,8 @@ from lightning_prune.models.mobilenet_v2 import InvertedResidual
 from lightning_prune.models.resnet import ResNet, resnet56
 from lightning_prune.nothing import Nothing
 from lightning_prune.profiling import macs
-from lightning_prune.slimming import load_slim, save_slim, slim
+from lightning_prune.slim_files import load_slim, save_slim
+from lightning_prune.slimming import slim
 from lightning_prune.structures import Structure
 
 SMALL = (2, 3, 16, 16)
