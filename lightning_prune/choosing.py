@@ -7,8 +7,9 @@ from torch import Tensor
 
 from lightning_prune.criteria.criterion import Criterion
 from lightning_prune.criteria.mix import Mix
-from lightning_prune.masking import prune, prune_each, prune_together, put_first
+from lightning_prune.masking import kept_at_least, nearest, prune, prune_each, prune_together, put_first
 from lightning_prune.pools import Pool, join
+from lightning_prune.selection import lowest
 
 Scope = Literal["layer", "global", "erdos_renyi_kernel"]
 """Where units compete.
@@ -44,7 +45,7 @@ def choose(
     Args:
         pools: What competes.
         scores: `(n_units,)` for each pool; overwritten, because memory for as many again takes as long as the choice.
-        sparsities: Fraction of its units that each pool loses, in [0, 1).
+        sparsities: Fraction of its units that each pool loses, in [0, 1), as nearly as its widths allow.
         scope: Where they compete.
         floor: Fraction of its units that every pool keeps in global scope, in [0, 1), at least one.
         held: Masks in force, of any number format: what they remove goes first and counts. None if there are none.
@@ -55,15 +56,36 @@ def choose(
     if held:
         for pool, own in zip(pools, scores, strict=True):
             put_first(own, pool.kept(held))
-    removable = [pool.removable(own) for pool, own in zip(pools, scores, strict=True)]
+    removable = [_removable(pool, own) for pool, own in zip(pools, scores, strict=True)]
     if scope != "global":
-        return _masks(pools, prune_each(scores, sparsities, removable, [pool.runs for pool in pools]), held)
+        chosen = prune_each(scores, sparsities, removable, [pool.runs for pool in pools])
+        return _masks(pools, _fitting(pools, scores, chosen), held)
     pruned: dict[int, Tensor] = {}
     for sparsity in dict.fromkeys(sparsities):
         rivals = [i for i, own in enumerate(sparsities) if own == sparsity]
         chosen = prune_together([scores[i] for i in rivals], sparsity, [removable[i] for i in rivals], floor)
         pruned.update(zip(rivals, chosen, strict=True))
-    return _masks(pools, [pruned[i] for i in range(len(pools))], held)
+    return _masks(pools, _fitting(pools, scores, [pruned[i] for i in range(len(pools))], floor), held)
+
+
+def _removable(pool: Pool, scores: Tensor) -> Tensor | None:
+    """Return which units may go: where only some widths may stay, all but the best, as many as the smallest of them."""
+    if pool.widths is None:
+        return pool.removable(scores)
+    return lowest([scores], pool.size - pool.widths[0])[0]
+
+
+def _fitting(
+    pools: Sequence[Pool], scores: Sequence[Tensor], pruned: Sequence[Tensor], floor: float = 0.0
+) -> list[Tensor]:
+    """Return choices that leave widths that may stay: without the best units in them, or with the next worst."""
+    result = []
+    for pool, own, chosen in zip(pools, scores, pruned, strict=True):
+        if pool.widths is not None:
+            kept = pool.size - int(chosen.count_nonzero())
+            chosen = lowest([own], pool.size - nearest(pool.widths, kept, kept_at_least(pool.size, floor)))[0]
+        result.append(chosen)
+    return result
 
 
 def choose_mixed(
@@ -75,7 +97,13 @@ def choose_mixed(
 ) -> dict[str, Tensor]:
     """Return masks that remove what one criterion after the other finds least important; see `choose`."""
     pruned = [
-        prune(pool.matrix(tensors, Criterion.reads), mix, sparsity, gone=~pool.kept(held).bool() if held else None)
+        prune(
+            pool.matrix(tensors, Criterion.reads),
+            mix,
+            sparsity,
+            gone=~pool.kept(held).bool() if held else None,
+            widths=pool.widths,
+        )
         for pool, sparsity in zip(pools, sparsities, strict=True)
     ]
     return _masks(pools, pruned, held)

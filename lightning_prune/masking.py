@@ -46,12 +46,29 @@ def count(n_units: int, sparsity: float, rounding: Rounding = "round") -> int:
     return max(0, min(number, n_units - 1))
 
 
+def nearest(widths: Sequence[int] | None, kept: int, least: int = 1) -> int:
+    """Return how many units stay where `kept` were to: of the numbers that may, the nearest, of two the larger.
+
+    Args:
+        widths: How many may stay, ascending, up to all; None if any number may.
+        kept: Number of units.
+        least: Number of units that stay at least, no more than there are.
+
+    >>> [nearest([8, 16, 20], kept) for kept in (1, 11, 12, 17, 18)]
+    [8, 8, 16, 16, 20]
+    """
+    if widths is None:
+        return max(kept, least)
+    return min((width for width in widths if width >= least), key=lambda width: (abs(width - kept), -width))
+
+
 def prune(
     units: Tensor,
     criterion: Criterion | Mix,
     sparsity: float,
     rounding: Rounding = "round",
     gone: Tensor | None = None,
+    widths: Sequence[int] | None = None,
 ) -> Tensor:
     """Return which units go, looking at their weights alone.
 
@@ -61,20 +78,27 @@ def prune(
         sparsity: Fraction of units that go, in [0, 1).
         rounding: How their number is rounded; see `count`.
         gone: `(n_units,)` bool, units that go in any case and count; None if there are none.
+        widths: How many units may stay; see `nearest`.
 
     Returns:
         `(n_units,)` bool, True = pruned.
     """
-    gone = torch.zeros(len(units), dtype=torch.bool, device=units.device) if gone is None else gone
+    size = len(units)
+    gone = torch.zeros(size, dtype=torch.bool, device=units.device) if gone is None else gone
     if not isinstance(criterion, Mix):
-        scores = criterion(units).masked_fill(gone, -math.inf)
-        return lowest([scores], count(len(units), sparsity, rounding))[0]
-    pruned = prune(units, criterion.first, criterion.share * sparsity, rounding, gone)
+        number = size - nearest(widths, size - count(size, sparsity, rounding))
+        return _least_important(units, criterion, number, gone)
+    first, second = (count(size, share * sparsity, rounding) for share in (criterion.share, 1 - criterion.share))
+    number = size - nearest(widths, size - first - second)
+    pruned = _least_important(units, criterion.first, min(first, number), gone)
     rest = (~pruned).nonzero().reshape(-1)
-    scores = criterion.then(units[rest]).masked_fill(gone[rest], -math.inf)
-    number = min(count(len(units), (1 - criterion.share) * sparsity, rounding), len(rest) - 1)
-    pruned[rest[lowest([scores], number)[0]]] = True
+    pruned[rest] = _least_important(units[rest], criterion.then, number - size + len(rest), gone[rest])
     return pruned
+
+
+def _least_important(units: Tensor, criterion: Criterion, number: int, gone: Tensor) -> Tensor:
+    """Return `(n_units,)` bool: the units that are gone and those with the lowest scores, `number` of them in all."""
+    return lowest([criterion(units).masked_fill(gone, -math.inf)], number)[0]
 
 
 def put_first(scores: Tensor, kept: Tensor) -> None:
@@ -122,6 +146,11 @@ def prune_each(
     return result
 
 
+def kept_at_least(size: int, floor: float) -> int:
+    """Return how many of `size` units stay at least, at least one, when a fraction `floor` does."""
+    return max(1, math.ceil(floor * size - 1e-9))
+
+
 def least(sizes: Sequence[int], free: Sequence[int], sparsity: float, floor: float) -> list[int]:
     """Return how many of its units each layer keeps at least.
 
@@ -134,7 +163,7 @@ def least(sizes: Sequence[int], free: Sequence[int], sparsity: float, floor: flo
     Raises:
         InputError: If that is more than the sparsity leaves.
     """
-    kept = [max(1, math.ceil(floor * size - 1e-9)) for size in sizes]
+    kept = [kept_at_least(size, floor) for size in sizes]
     room = sum(min(may_go, size - stay) for may_go, size, stay in zip(free, sizes, kept, strict=True))
     if min(count(sum(sizes), sparsity), sum(free)) > room:
         raise InputError(

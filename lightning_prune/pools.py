@@ -1,6 +1,7 @@
 """What competes when units are pruned: the units of one weight, or the channels of one group of coupled layers."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +10,17 @@ from torch import Tensor, nn
 from lightning_prune.coupling import Group, Member, couple
 from lightning_prune.criteria.criterion import Part
 from lightning_prune.errors import InputError
-from lightning_prune.granularities.channel import Channel, Residual
+from lightning_prune.granularities.channel import Channel
 from lightning_prune.granularities.granularity import Granularity
 from lightning_prune.tracing import holder
 from lightning_prune.weights import prunable_weights
 
 Reads = tuple[tuple[Part, ...], ...]
 """The parts of a channel that a criterion scores; see `Criterion.reads`."""
+
+
+FILTERS = Channel()
+"""Channels by the filters that write them, as they are pruned unless a user says otherwise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +51,11 @@ class WeightPool:
     def runs(self) -> int:
         """Number of runs of consecutive units that all lose the same fraction."""
         return self.granularity.runs(self.shape)
+
+    @property
+    def widths(self) -> Sequence[int] | None:
+        """How many units may stay, ascending; None if any number may."""
+        return self.granularity.widths(self.size)
 
     def names(self, reads: Reads) -> list[str]:
         """Return which tensors `matrix` looks at.
@@ -86,12 +96,12 @@ class ChannelPool:
     Args:
         group: The group.
         shapes: Shapes of its tensors by name.
-        dim: 0 to score a channel by what writes it, 1 by what reads it.
+        granularity: By what a channel is scored, and how many may stay.
     """
 
     group: Group
     shapes: Mapping[str, torch.Size]
-    dim: int
+    granularity: Channel
 
     runs = 1
 
@@ -109,6 +119,17 @@ class ChannelPool:
     def size(self) -> int:
         """Number of channels."""
         return self.group.size
+
+    @property
+    def dim(self) -> int:
+        """0 if a channel is scored by what writes it, 1 if by what reads it."""
+        return self.granularity.dim
+
+    @property
+    def widths(self) -> Sequence[int] | None:
+        """How many channels may stay, ascending; None if any number may."""
+        positions = math.gcd(*(member.index.shape[1] for member in self.group.filters))
+        return self.granularity.widths(self.size, positions)
 
     def names(self, reads: Reads) -> list[str]:
         """Return which tensors `matrix` looks at.
@@ -196,30 +217,32 @@ def weight_pools(model: nn.Module, granularity: Granularity) -> tuple[list[Pool]
     return pools, uncut
 
 
-def channel_pools(
-    model: nn.Module, arguments: tuple[Tensor, ...], residual: Residual = "coupled", dim: int = 0
-) -> list[Pool]:
+def channel_pools(model: nn.Module, arguments: tuple[Tensor, ...], granularity: Channel = FILTERS) -> list[Pool]:
     """Return the pools of a model's channels, without those of frozen layers.
 
     Args:
         model: A module that can be traced.
         arguments: What its `forward` takes.
-        residual: Treatment of residual streams.
-        dim: 0 to score channels by what writes them, 1 by what reads them.
+        granularity: Treatment of residual streams, by what channels are scored, and how many may stay.
 
     Raises:
-        InputError: If there are none, or the model cannot be traced.
+        InputError: If there are none, none may go, or the model cannot be traced.
     """
     parameters = dict(model.named_parameters())
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
     pools: list[Pool] = [
-        ChannelPool(group, shapes, dim)
-        for group in couple(model, arguments).groups(residual)
+        ChannelPool(group, shapes, granularity)
+        for group in couple(model, arguments).groups(granularity.residual)
         if all(parameters[member.name].requires_grad for member in group.filters)
     ]
     if not pools:
         raise InputError(
             f"expected a {type(model).__name__} with convolutions that train and whose channels can be removed, found "
             "none; the channels of other layers stay, but their weights can go by other granularities"
+        )
+    if all(pool.widths == [pool.size] for pool in pools):
+        raise InputError(
+            f"expected round_to and min_width below the width of a layer of this {type(model).__name__}, got "
+            f"round_to={granularity.round_to} and min_width={granularity.min_width}: no channel could go"
         )
     return pools

@@ -690,7 +690,7 @@ def test_a_run_that_ends_early_says_so() -> None:
 
 
 def test_a_sparsity_that_removes_nothing_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match="Sparsity 0.01 is less than one unit of any layer"):
+    with pytest.warns(UserWarning, match="Sparsity 0.01 removes no unit of any layer"):
         fitted(MagnitudePruning(0.01, granularity=Channel(), example_input=torch.zeros(2, 3, 8, 8)))
 
 

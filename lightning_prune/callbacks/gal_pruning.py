@@ -38,7 +38,8 @@ class GALPruning(TimedPruner):
     baseline gives, as a discriminator tells it and as the distance of the outputs does; the L1 norm of the masks,
     minimized by FISTA, takes them to exactly zero one after the other. Then the structures whose masks are zero go, in
     all that exists for them, the other masks become part of the weights, and the network trains on with its own loss.
-    `slim` makes a removed block its shortcut, and takes a removed branch out of its concatenation.
+    `slim` makes a removed block its shortcut, and takes a removed branch out of its concatenation. Channels go one by
+    one, whatever widths that leaves: there is no `round_to`.
 
     The module's own optimizer trains the network during the search as well; that of the paper is SGD with learning rate
     0.01, momentum 0.9 and weight decay 2e-4. What its `training_step` returns does not count until the search is over.
@@ -279,7 +280,7 @@ class GALPruning(TimedPruner):
         shapes = {name: parameter.shape for name, parameter in pl_module.named_parameters()}
         masks: dict[str, Tensor] = {}
         for structure, gone in zip(search.structures, removed, strict=True):
-            join(masks, ChannelPool(structure.group, shapes, 0).masks(~gone))
+            join(masks, ChannelPool(structure.group, shapes, Channel()).masks(~gone))
             if gone.any():
                 self._removed[structure.name] = gone.nonzero().flatten().tolist()
         self._search, self._means = None, EpochMeans()

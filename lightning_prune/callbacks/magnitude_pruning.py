@@ -22,7 +22,7 @@ from lightning_prune.criteria.mix import Mix
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.element import Element
 from lightning_prune.granularities.granularity import Granularity
-from lightning_prune.masking import apply_masks, least
+from lightning_prune.masking import apply_masks, least, nearest
 from lightning_prune.pools import Pool, WeightPool
 from lightning_prune.schedules.cubic import Cubic
 from lightning_prune.tracing import ExampleInput
@@ -40,7 +40,7 @@ class MagnitudePruning(TimedPruner):
         sparsity: Fraction of the units that go in the end, in [0, 1), or such fractions by layer name pattern
             (`{"layer1.*": 0.3, "*": 0.9}`; the first that matches counts, unmatched layers keep all). None for what the
             granularity fixes by itself, as `NM()` and `Pattern()` do.
-        granularity: How weights are cut into units.
+        granularity: How weights are cut into units; `Channel(round_to=8)` for channels in widths that hardware likes.
         criterion: Scores of units.
         schedule: Sparsity on the way from `begin` to `end`; `Cubic()` is gradual, or `OneShot()`, `Iterative()`.
         scope: Where units compete; see `lightning_prune.choosing.Scope`.
@@ -162,8 +162,9 @@ class MagnitudePruning(TimedPruner):
         self._pools, self._targets = list(found), list(found.values())
         for target in dict.fromkeys(self._targets):
             if self.goal.scope == "global":
-                sizes = [pool.size for pool, own in found.items() if own == target]
-                least(sizes, sizes, target, self.goal.floor)
+                rivals = [pool for pool, own in found.items() if own == target]
+                free = [pool.size - nearest(pool.widths, 0, least=0) for pool in rivals]
+                least([pool.size for pool in rivals], free, target, self.goal.floor)
             if abs(self.schedule(1.0, target) - target) > 1e-6:
                 raise InputError(
                     f"expected a schedule that reaches sparsity {target} at its end, got {self.schedule!r}, which ends "
@@ -227,7 +228,7 @@ class MagnitudePruning(TimedPruner):
         if self.is_final:
             self._check_rate(trainer)
             if masks and all(bool(mask.all()) for mask in masks.values()):
-                rank_zero_warn(f"Sparsity {self.goal.sparsity} is less than one unit of any layer: nothing is pruned.")
+                rank_zero_warn(f"Sparsity {self.goal.sparsity} removes no unit of any layer: nothing is pruned.")
 
     @torch.no_grad()
     def _choose(self, trainer: Trainer, pl_module: LightningModule, progress: float) -> dict[str, Tensor]:

@@ -51,6 +51,9 @@ class NetworkSlimming(TimedPruner):
             layer, which the paper multiplies the penalty with, is 1 here; its own are 0.7 to 1.3 in ResNet-20.
         residual: Treatment of residual streams: `"inner"` leaves the batch norms in front of additions alone,
             `"coupled"` ties them; see `lightning_prune.granularities.channel.Residual`.
+        round_to: What the width of a layer that loses channels is a multiple of, 8 or 16 say, so that the slim model is
+            fast; see `lightning_prune.granularities.channel.Channel`. It is rounded after all have competed.
+        min_width: Channels that each layer keeps at least.
         floor: Fraction of its channels that every layer keeps, in [0, 1), at least one.
         example_input: What `forward` takes, a tensor or a tuple; by default the module's `example_input_array`, or else
             the first training batch.
@@ -75,15 +78,17 @@ class NetworkSlimming(TimedPruner):
         prune_at: Moment = 0.5,
         ista: bool = False,
         residual: Residual = "inner",
+        round_to: int = 1,
+        min_width: int = 1,
         floor: float = 0.01,
         example_input: ExampleInput | None = None,
     ) -> None:
         self.sparsity = checked(sparsity)
         self.strength = at_least_zero("strength", strength)
         self.ista = ista
-        self.residual = residual
         self.floor = check_sparsity(floor, "floor")
-        super().__init__(Channel(residual=residual), example_input, begin=prune_at, end=prune_at, every=1)
+        self.channels = Channel(residual=residual, round_to=round_to, min_width=min_width)
+        super().__init__(self.channels, example_input, begin=prune_at, end=prune_at, every=1)
 
     def _forget(self) -> None:
         super()._forget()
@@ -117,14 +122,14 @@ class NetworkSlimming(TimedPruner):
     def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
         if arguments is None:
             return False
-        scales = {pool: _scales(pl_module, pool) for pool in channel_pools(pl_module, arguments, self.residual)}
+        scales = {pool: _scales(pl_module, pool) for pool in channel_pools(pl_module, arguments, self.channels)}
         for pool in (pool for pool, found in scales.items() if not found):
             log.info("%s: not pruned, no batch-norm scales that train", ", ".join(pool.layers))
         pools = [pool for pool, found in scales.items() if found]
         if not pools:
             raise InputError(
                 "expected a model with batch norms behind convolutions, whose scales train, found none that can be "
-                f"pruned with residual={self.residual!r}; use another strategy"
+                f"pruned with residual={self.channels.residual!r}; use another strategy"
             )
         self._pools, self._targets = pools, targets(pools, self.sparsity)
         compete = [pool for pool, target in zip(pools, self._targets, strict=True) if target > 0]

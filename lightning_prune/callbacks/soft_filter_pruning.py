@@ -44,6 +44,9 @@ class SoftFilterPruning(Pruner):
         schedule: Sparsity on the way through the soft phase; `Constant()` is SFP, `Asymptotic()` is ASFP.
         residual: Treatment of residual streams: `"coupled"`, `"inner"` or `"independent"` (the paper's); see
             `lightning_prune.granularities.channel.Residual`.
+        round_to: What the width of a layer that loses filters is a multiple of, 8 or 16 say, so that the slim model is
+            fast; see `lightning_prune.granularities.channel.Channel`.
+        min_width: Filters that each layer keeps at least.
         every_n_epochs: Epochs from one reset to the next.
         prune_before_training: Also reset before the first epoch, as the authors' code does; for pretrained models.
             From random weights it freezes filters behind a ReLU, which then never get a gradient.
@@ -73,6 +76,8 @@ class SoftFilterPruning(Pruner):
         criterion: Criterion | Mix | None = None,
         schedule: Schedule | None = None,
         residual: Residual = "coupled",
+        round_to: int = 1,
+        min_width: int = 1,
         every_n_epochs: int = 1,
         prune_before_training: bool = False,
         hard_from: float | None = 0.9,
@@ -101,8 +106,8 @@ class SoftFilterPruning(Pruner):
         self.hard_from = hard_from
         self.max_regrowth = max_regrowth
         self.keep_dense = keep_dense
-        self.residual = residual
-        super().__init__(Channel(residual=residual), example_input)
+        self.channels = Channel(residual=residual, round_to=round_to, min_width=min_width)
+        super().__init__(self.channels, example_input)
 
     def _forget(self) -> None:
         super()._forget()
@@ -199,7 +204,7 @@ class SoftFilterPruning(Pruner):
     def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
         if arguments is None:
             return False
-        pools = channel_pools(pl_module, arguments, self.residual)
+        pools = channel_pools(pl_module, arguments, self.channels)
         for pool in pools:
             pool.names(self._reads)
         self._pools = list(zip(pools, targets(pools, self.sparsity), strict=True))
@@ -215,7 +220,8 @@ class SoftFilterPruning(Pruner):
         masks: dict[str, Tensor] = {}
         for pool, final in self._pools:
             units = pool.matrix(tensors, self._reads)
-            pruned = prune(units, self.criterion, self.schedule(progress, final), rounding="floor")
+            sparsity = self.schedule(progress, final)
+            pruned = prune(units, self.criterion, sparsity, rounding="floor", widths=pool.widths)
             join(masks, pool.masks(~pruned, owned))
         return masks
 

@@ -132,7 +132,7 @@ def find_pools(
     if isinstance(granularity, Channel) and coupled:
         if arguments is None:
             return None
-        pools = channel_pools(module, arguments, granularity.residual, granularity.dim)
+        pools = channel_pools(module, arguments, granularity)
         reasons: dict[str, str] = {}
     else:
         pools, reasons = weight_pools(module, granularity)

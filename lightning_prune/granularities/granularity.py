@@ -36,6 +36,10 @@ class Granularity(ABC):
         """
         return None
 
+    def widths(self, size: int) -> Sequence[int] | None:
+        """Return how many of `size` units may stay, ascending; None if any number may."""
+        return None
+
     def units(self, tensor: Tensor) -> Tensor:
         """Return the tiles of `tensor` as `(n_units, unit_size)`."""
         tile = self.tile(tensor.shape)
