@@ -9,17 +9,50 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """The channels of one tensor, along the one dimension on which they vary.
+    """The channels of one tensor, along the dimension on which they vary, or along several that a reshape made of it.
 
     Args:
-        dim: That dimension, counted from the last, which is -1; broadcasting does not change it.
-        labels: `(channels,)` int64, one label a channel.
-        zero: `(channels,)` bool, True where the tensor is exactly zero for any input of the model.
+        dim: The last of these dimensions, counted from the last of the tensor, which is -1; broadcasting does not
+            change it.
+        labels: `(channels,)` int64, one label a channel; with several dimensions `(..., channels)`, those up to `dim`,
+            of size 1 where channels do not vary.
+        zero: bool of the same shape, True where the tensor is exactly zero for any input of the model.
     """
 
     dim: int
     labels: Tensor
     zero: Tensor
+
+    @staticmethod
+    def of(labels: Tensor, zero: Tensor) -> "Axis | None":
+        """Return the channels whose labels broadcast over a tensor; None if they vary along no dimension."""
+        varying = [dim for dim in range(-labels.ndim, 0) if labels.shape[dim] > 1]
+        if not varying:
+            return None
+        shape = labels.shape[labels.ndim + varying[0] : labels.ndim + varying[-1] + 1]
+        return Axis(varying[-1], labels.reshape(shape), zero.reshape(shape))
+
+    @property
+    def dims(self) -> list[int]:
+        """The dimensions along which the channels vary, counted from the last."""
+        ndim = self.labels.ndim
+        return [self.dim + 1 - ndim + i for i, size in enumerate(self.labels.shape) if size > 1 or ndim == 1]
+
+    @property
+    def is_line(self) -> bool:
+        """Whether the channels vary along a single dimension."""
+        return self.labels.ndim == 1
+
+    @property
+    def spread(self) -> tuple[Tensor, Tensor]:
+        """Labels and zeros in shapes that broadcast over the tensor."""
+        shape = (*self.labels.shape, *(1,) * (-1 - self.dim))
+        return self.labels.view(shape), self.zero.view(shape)
+
+    def along(self, dim: int) -> Tensor:
+        """Return `(lines, size)`, the labels along one of the dimensions, for each position along the others."""
+        labels = self.labels.movedim(dim - self.dim - 1, -1)
+        return labels.reshape(-1, labels.shape[-1])
 
     def moved(self, move: Callable[[Tensor], Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Return where the channels lie after `move`, which rearranges a tensor of `shape`.
@@ -29,8 +62,8 @@ class Axis:
         Returns:
             Labels and zeros, of the rank of the new tensor, with size 1 on every dimension on which they are constant.
         """
-        codes = (2 * self.labels + self.zero).view(-1, *(1,) * (-1 - self.dim))
-        codes = move(codes.expand(shape))
+        labels, zero = self.spread
+        codes = move((2 * labels + zero).expand(shape))
         for dim in range(codes.ndim):
             first = codes.narrow(dim, 0, 1)
             if codes.stride(dim) == 0 or torch.equal(codes, first.expand_as(codes)):

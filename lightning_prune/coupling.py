@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from lightning_prune.axes import components
 from lightning_prune.errors import InputError
+from lightning_prune.flow import module_path
 from lightning_prune.granularities.channel import Channel, Residual
 from lightning_prune.groups import Group, Member, coupled_groups, lone_group
 from lightning_prune.interception import suspended
@@ -35,8 +36,7 @@ class Coupling:
         self._structures = structures
         self._parameters = {name for name, _ in model.named_parameters()}
         self.shapes = {name: tensor.shape for name, tensor in stored_tensors(model).items()}
-        edges = facts.edges or [(torch.zeros(0, dtype=torch.int64),) * 2]
-        self.channel = components(facts.labels, *(torch.cat(side) for side in zip(*edges, strict=True)))
+        self.channel = _channels(facts)
         """`(labels,)` the channel of each label; equal numbers are one channel."""
         self._reasons: dict[int, str] = {KEPT: "are tied to channels that are fixed in the model's code"}
         for labels, reason in facts.kept:
@@ -55,6 +55,11 @@ class Coupling:
         """The index buffers that choose among channels: the channels among which each does, by name."""
         return {name: self.channel[labels] for name, labels in self._facts.gathers.items()}
 
+    @property
+    def sites(self) -> list[tuple[str, tuple[Tensor, ...]]]:
+        """The calls to which code may tell numbers of channels: the module that makes each, and what each counts."""
+        return [("".join(module_path(site.node)[-1:]), site.counted) for site in self._facts.sites if site.counted]
+
     def groups(self, residual: Residual = "coupled") -> list[Group]:
         """Return the groups of filters that can be pruned, in the order of the model's layers.
 
@@ -63,9 +68,33 @@ class Coupling:
         """
         filters = [slot for slot in self._writers() if slot.name in self._parameters]
         if residual == "independent":
-            return [lone_group(self._facts, slot, self._parameters) for slot in filters if self._inside(slot)]
+            convolutions = [slot for slot in filters if len(self.shapes[slot.name]) > 2 and self._inside(slot)]
+            return [lone_group(self._facts, slot, self._parameters) for slot in convolutions]
         groups = coupled_groups(self._facts, self.channel, self._kept, filters, self._parameters)
         return [group for group in groups if residual == "coupled" or self._writes_alone(group)]
+
+    def channel_of(self, group: Group, unit: int = 0) -> int:
+        """Return the channel that is a unit of a group."""
+        member = group.members[0]
+        slot = next(slot for slot in self._facts.slots if (slot.name, slot.dim) == (member.name, member.dim))
+        return int(self.channel[slot.start + int(member.index[unit, 0])])
+
+    def counted(self) -> Tensor:
+        """Return `(labels,)` bool: the channels whose number the code of modules may tell."""
+        counted = torch.zeros(self._facts.labels, dtype=torch.bool)
+        for _, sizes in self.sites:
+            for labels in sizes:
+                counted[self.channel[labels]] = True
+        return counted
+
+    def fixed(self) -> dict[str, list[tuple[str, int]]]:
+        """Return why channels can never go, as `{reason: [(layer that writes them, number of channels), ...]}`."""
+        result: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for slot in self._writers():
+            for channel in self.channel[slot.labels].tolist():
+                if channel in self._reasons:
+                    result[self._reasons[channel]][holder(slot.name)] += 1
+        return {reason: list(layers.items()) for reason, layers in result.items()}
 
     def structures(self, kind: StructureKind) -> list[Structure]:
         """Return the residual blocks, or the branches of concatenations, in the order of execution."""
@@ -78,7 +107,7 @@ class Coupling:
         return coupled_groups(self._facts, self.channel, self._kept, writers, self._parameters)
 
     def _writers(self) -> list[Slot]:
-        """Return where the filters of convolutions lie, in the order of execution."""
+        """Return where the filters of convolutions and linear layers lie, in the order of execution."""
         slots = dict.fromkeys(map(self._facts.slot_of, self._facts.filters))
         return [slot for slot in slots if slot is not None]
 
@@ -223,12 +252,9 @@ class Coupling:
         return dict(result) | {name: {0: nothing} for one in gone for name in one.stored}
 
     def group_counts(self, keep: dict[str, dict[int, Tensor]]) -> dict[str, int]:
-        """Return the new number of groups of every convolution that loses whole groups, by weight name."""
-        return {
-            name: len(keep[name][0]) // width
-            for name, width in self._facts.whole_groups.items()
-            if 0 in keep.get(name, {})
-        }
+        """Return how many groups are left in convolutions and group norms that lose whole ones, by weight name."""
+        widths = {**self._facts.whole_groups, **self._facts.norm_groups}
+        return {name: len(keep[name][0]) // width for name, width in widths.items() if 0 in keep.get(name, {})}
 
     def parameters(self, keep: dict[str, dict[int, Tensor]], names: set[str]) -> int:
         """Return how many elements the tensors `names` have when only `keep` stays."""
@@ -268,6 +294,33 @@ class Coupling:
         return {reason: list(layers.items()) for reason, layers in result.items()}
 
 
+def _channels(facts: Facts) -> Tensor:
+    """Return `(labels,)` the channel of each label, once every reshape has a single dimension that loses positions."""
+    edges = facts.edges or [(torch.zeros(0, dtype=torch.int64),) * 2]
+    channel = components(facts.labels, *(torch.cat(side) for side in zip(*edges, strict=True)))
+    if not facts.splits:
+        return channel
+    for labels in facts.splits:
+        carrier = _carrier(channel[labels])
+        for dim in range(labels.ndim):
+            if dim != carrier:
+                facts.unite(labels, labels.narrow(dim, 0, 1))
+    return components(facts.labels, *(torch.cat(side) for side in zip(*facts.edges, strict=True)))
+
+
+def _carrier(channel: Tensor) -> int:
+    """Return the dimension along which channels that a reshape has put along several can go.
+
+    It is the last one along which they are not all one anyway: what code mixes, the positions within a head of
+    attention for example, stays whole.
+    """
+    for dim in reversed(range(channel.ndim)):
+        varies = (channel != channel.narrow(dim, 0, 1)).any(dim=dim)
+        if varies.all():
+            return dim
+    return channel.ndim - 1
+
+
 def couple(model: nn.Module, example_input: ExampleInput) -> Coupling:
     """Find which channels of a model can only be removed together, and which must stay.
 
@@ -285,11 +338,15 @@ def couple(model: nn.Module, example_input: ExampleInput) -> Coupling:
 
 
 def trace(model: nn.Module, program: ExportedProgram) -> Coupling:
-    """Follow the channels of a model through its exported graph."""
+    """Follow the channels of a model through its exported graph, or through that of a model of which it is a copy."""
     walk = Walk(model, program)
     for node in program.graph.nodes:
         if node.op == "call_function":
             visit(walk, node)
         elif node.op == "output":
             walk.keep_inputs(node, "are outputs of the model")
+    for site in walk.facts.sites:
+        if isinstance(model.get_submodule("".join(module_path(site.node)[-1:])), nn.MultiheadAttention):
+            for labels in site.counted:
+                walk.facts.keep(labels, "are heads of nn.MultiheadAttention, whose code fixes their number")
     return Coupling(model, walk.facts, Finder(model, walk, program.graph).find())

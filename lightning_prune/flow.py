@@ -40,6 +40,11 @@ def is_view(node: Node) -> bool:
     return not schema.is_mutable and any(value.alias_info is not None for value in schema.returns)
 
 
+def module_path(node: Node) -> list[str]:
+    """Return the names of the modules that run an operator, the outermost first."""
+    return [name for name, _ in (node.meta.get("nn_module_stack") or {}).values()]
+
+
 class Flow:
     """Which value of a graph is computed from which, with writes in place followed, and without dead code.
 
@@ -88,7 +93,7 @@ class Flow:
 
     def paths(self, node: Node) -> list[str]:
         """Return the names of the modules that run an operator, the outermost first."""
-        return [name for name, _ in (node.meta.get("nn_module_stack") or {}).values()]
+        return module_path(node)
 
     def ancestors(self, nodes: Iterable[Node]) -> set[Node]:
         """Return `nodes` and all from which they are computed."""

@@ -4,9 +4,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lightning_prune.tracing import holder
+from lightning_prune.tracing import holder, stored_tensors
 from lightning_prune.walk import KEPT, Facts, Role, Slot
 
 
@@ -45,7 +45,7 @@ class Group:
 
     @property
     def filters(self) -> list[Member]:
-        """The members that write the channels: the filters of convolutions."""
+        """The members that write the channels: the filters of convolutions, the rows of linear layers."""
         return [member for member in self.members if member.role == "filter"]
 
     @property
@@ -55,8 +55,21 @@ class Group:
 
     @property
     def layers(self) -> list[str]:
-        """Names of the convolutions whose filters the group holds."""
+        """Names of the layers whose filters the group holds."""
         return list(dict.fromkeys(member.layer for member in self.filters))
+
+    @torch.no_grad()
+    def zero(self, model: nn.Module, units: Tensor) -> None:
+        """Set, in place, all that exists for some units of the group to zero: then `slim` can cut them out.
+
+        Args:
+            model: The model in which the group was found, or a copy.
+            units: `(n,)` int64, numbers of units, or `(size,)` bool.
+        """
+        tensors = stored_tensors(model)
+        for member in self.owned:
+            tensor = tensors[member.name]
+            tensor.index_fill_(member.dim, member.index[units.cpu()].reshape(-1).to(tensor.device), 0)
 
 
 def lone_group(facts: Facts, slot: Slot, parameters: set[str]) -> Group:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_prune.coupling import Group, Member, couple
 from lightning_prune.criteria.criterion import Part
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel
 from lightning_prune.granularities.granularity import Granularity
+from lightning_prune.groups import Group, Member
 from lightning_prune.tracing import holder
 from lightning_prune.weights import prunable_weights
 
@@ -215,34 +215,3 @@ def weight_pools(model: nn.Module, granularity: Granularity) -> tuple[list[Pool]
         else:
             pools.append(WeightPool(name, weight.shape, granularity))
     return pools, uncut
-
-
-def channel_pools(model: nn.Module, arguments: tuple[Tensor, ...], granularity: Channel = FILTERS) -> list[Pool]:
-    """Return the pools of a model's channels, without those of frozen layers.
-
-    Args:
-        model: A module that can be traced.
-        arguments: What its `forward` takes.
-        granularity: Treatment of residual streams, by what channels are scored, and how many may stay.
-
-    Raises:
-        InputError: If there are none, none may go, or the model cannot be traced.
-    """
-    parameters = dict(model.named_parameters())
-    shapes = {name: parameter.shape for name, parameter in parameters.items()}
-    pools: list[Pool] = [
-        ChannelPool(group, shapes, granularity)
-        for group in couple(model, arguments).groups(granularity.residual)
-        if all(parameters[member.name].requires_grad for member in group.filters)
-    ]
-    if not pools:
-        raise InputError(
-            f"expected a {type(model).__name__} with convolutions that train and whose channels can be removed, found "
-            "none; the channels of other layers stay, but their weights can go by other granularities"
-        )
-    if all(pool.widths == [pool.size] for pool in pools):
-        raise InputError(
-            f"expected round_to and min_width below the width of a layer of this {type(model).__name__}, got "
-            f"round_to={granularity.round_to} and min_width={granularity.min_width}: no channel could go"
-        )
-    return pools

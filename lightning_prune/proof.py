@@ -58,16 +58,33 @@ def _full_precision() -> Iterator[None]:
 
 def holds(proof: Proof, model: nn.Module) -> bool:
     """Return whether a model runs and gives the outputs in `proof` up to `TOLERANCE`."""
-    for arguments, expected in proof:
-        try:
+    return failure(proof, model) is None
+
+
+def failure(proof: Proof, model: nn.Module) -> str | None:
+    """Return the name of the module whose code fails, "" for the model's own; None if a model proves to be right.
+
+    A model whose outputs are not those in `proof` counts as one whose own code fails.
+    """
+    running: list[nn.Module] = []
+    hooks = []
+    for each in model.modules():
+        hooks.append(each.register_forward_pre_hook(lambda module, arguments: running.append(module)))
+        hooks.append(each.register_forward_hook(lambda module, arguments, output: running.remove(module)))
+    try:
+        for arguments, expected in proof:
             found = _outputs(model, arguments)
-        except Exception:  # code of the model that relies on the old widths may fail in any way
-            return False
-        if [output.shape for output in found] != [output.shape for output in expected]:
-            return False
-        if not all(_close(output, reference) for output, reference in zip(found, expected, strict=True)):
-            return False
-    return True
+            if [output.shape for output in found] != [output.shape for output in expected]:
+                return ""
+            if not all(_close(output, reference) for output, reference in zip(found, expected, strict=True)):
+                return ""
+    except Exception:  # code of the model that relies on the old widths may fail in any way
+        names = {id(module): name for name, module in model.named_modules()}
+        return next((names[id(module)] for module in reversed(running) if id(module) in names), "")
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return None
 
 
 def _close(output: Tensor, expected: Tensor) -> bool:

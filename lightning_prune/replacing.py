@@ -116,6 +116,8 @@ def _zeros(walk: Walk, entering: Node, leaving: Node) -> Zeros | None:
         return None
     before, after = walk.shape(entering), walk.shape(leaving)
     axes = walk.axes(leaving)
+    if any(not axis.is_line for axis in axes):
+        return None
     dim = axes[-1].dim if axes else -1
     if len(before) != len(after) or not after:
         return None

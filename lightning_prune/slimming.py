@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from lightning_prune.coupling import Coupling, couple
 from lightning_prune.interception import suspended
-from lightning_prune.proof import Proof, holds, prove
+from lightning_prune.proof import Proof, failure, holds, prove
+from lightning_prune.stated_sizes import StatedSizes
 from lightning_prune.structures import Structure
 from lightning_prune.surgery import Model, cut
 from lightning_prune.tracing import ExampleInput, stored_tensors
@@ -63,12 +64,11 @@ def _slim(model: Model, example_input: ExampleInput) -> Slimmed[Model]:
     silent = coupling.silent(stored_tensors(model))
     removed = coupling.removable(silent)
     gone = coupling.leaving(silent, removed)
-    small = cut(model, coupling, removed, gone)
-    if not holds(proof, small):
+    if gone and not holds(proof, cut(model, coupling, removed, gone)):
         gone = _remove_what_works(model, coupling, gone, proof)
         removed = coupling.removable(gone)
         gone = coupling.leaving(gone, removed)
-        small, removed = _cut_what_works(model, coupling, removed, gone, proof)
+    small, removed = cut_what_works(model, coupling, removed, gone, proof)
     for one in silent:
         if not one.modules:
             log.warning("slim kept the masked %s %s: code outside of its layers computes with it", one.kind, one.name)
@@ -92,19 +92,49 @@ def _remove_what_works(model: nn.Module, coupling: Coupling, gone: list[Structur
     return works
 
 
-def _cut_what_works(
+def cut_what_works(
     model: Model, coupling: Coupling, removed: Tensor, gone: list[Structure], proof: Proof
 ) -> tuple[Model, Tensor]:
-    """Return the smallest model found by cutting one layer after the other, without those that break the outputs."""
-    small = cut(model, coupling, removed, gone)
-    if holds(proof, small):
-        return small, removed
+    """Return a model without the channels that the code of its modules can do without, and these channels.
+
+    Sizes that the code takes from attributes are changed; channels whose number it fixes stay.
+    """
+    sizes = StatedSizes(model, coupling)
+    while True:
+        small = cut(model, coupling, removed, gone)
+        sizes.rewrite(small, removed)
+        failed = failure(proof, small)
+        if failed is None:
+            return small, removed
+        if sizes.try_next(failed, removed):
+            continue
+        fixed = sizes.fixed(failed, removed)
+        if fixed is None:
+            return _cut_one_by_one(model, coupling, removed, gone, proof)
+        code = type(model.get_submodule(failed)).__name__
+        for name, _ in coupling.by_tensor(fixed):
+            log.warning("kept the masked channels of %s: the code of %s relies on their number", name, code)
+        removed = removed & ~fixed
+
+
+def _cut_one_by_one(
+    model: Model, coupling: Coupling, removed: Tensor, gone: list[Structure], proof: Proof
+) -> tuple[Model, Tensor]:
+    """Return the smallest model found by cutting ever fewer layers at once, without those that break the outputs."""
     lost = coupling.inside(gone)
     small = cut(model, coupling, lost, gone)
-    for name, channels in coupling.by_tensor(removed & ~lost):
-        attempt = cut(model, coupling, lost | channels, gone)
-        if holds(proof, attempt):
-            lost, small = lost | channels, attempt
+    left = [list(coupling.by_tensor(removed & ~lost))]
+    while left:
+        layers = left.pop()
+        attempt = lost.clone()
+        for _, channels in layers:
+            attempt |= channels
+        smaller = cut(model, coupling, attempt, gone)
+        if holds(proof, smaller):
+            lost, small = attempt, smaller
+        elif len(layers) > 1:
+            half = len(layers) // 2
+            left += [layers[half:], layers[:half]]
         else:
-            log.warning("kept the masked channels of %s: the model's code relies on their number", name)
+            log.warning("kept the masked channels of %s: the model's code relies on their number", layers[0][0])
     return small, lost

@@ -1,8 +1,8 @@
 """Cut channels out of modules, and whole modules out of models."""
 
 import copy
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
@@ -46,8 +46,10 @@ def cut(model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[Struct
         module = small.get_submodule(holder(name))
         if isinstance(module, _ConvNd) and id(tensor) in groups:
             module.groups = groups[id(tensor)]
+        elif isinstance(module, nn.GroupNorm) and id(tensor) in groups:
+            module.num_groups = groups[id(tensor)]
     for module in small.modules():
-        for attribute, value in stated_widths(module).items():
+        for attribute, value in _widths(module).items():
             setattr(module, attribute, value)
     return small
 
@@ -126,8 +128,30 @@ def replace_tensors(model: nn.Module, keep: dict[str, dict[int, Tensor]]) -> Non
                     store[key] = smaller[id(value)]  # type: ignore[assignment]
 
 
-def stated_widths(module: nn.Module) -> dict[str, int]:
-    """Return the attributes by which a module states its widths, read off its tensors."""
+_RESTATED = "_restated_sizes"
+"""The attribute in which a module of a slim model keeps the names of those that its code reads and `slim` changed."""
+
+
+def restate(module: nn.Module, sizes: Mapping[str, int | list[int] | tuple[int, ...]]) -> None:
+    """Change attributes from which the code of a module takes sizes, and note that they are changed.
+
+    Args:
+        module: It is changed in place.
+        sizes: New values by the names of attributes that it has.
+    """
+    for name, value in sizes.items():
+        setattr(module, name, value)
+    if sizes:
+        vars(module)[_RESTATED] = sorted({*vars(module).get(_RESTATED, ()), *sizes})
+
+
+def stated_widths(module: nn.Module) -> dict[str, Any]:
+    """Return the attributes by which a module states its widths, those that its code reads and `slim` changed too."""
+    restated = {name: getattr(module, name) for name in vars(module).get(_RESTATED, ())}
+    return restated | _widths(module)
+
+
+def _widths(module: nn.Module) -> dict[str, int]:
     if isinstance(module, _ConvNd):
         rows, columns = module.weight.shape[:2]
         if module.transposed:
@@ -137,6 +161,10 @@ def stated_widths(module: nn.Module) -> dict[str, int]:
         return {"in_features": module.weight.shape[1], "out_features": module.weight.shape[0]}
     if isinstance(module, nn.PReLU):
         return {"num_parameters": len(module.weight)}
+    if isinstance(module, nn.GroupNorm) and module.affine:
+        return {"num_channels": len(module.weight), "num_groups": module.num_groups}
+    if isinstance(module, nn.Embedding):
+        return {"embedding_dim": module.weight.shape[1]}
     if isinstance(module, _NormBase):
         vector = module.weight if module.affine else module.running_mean
         return {} if vector is None else {"num_features": len(vector)}

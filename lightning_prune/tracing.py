@@ -3,10 +3,13 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves
 
 from lightning_prune.errors import InputError
 
@@ -59,6 +62,32 @@ def holder(name: str) -> str:
     return name.rpartition(".")[0].partition(".parametrizations.")[0]
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Run compiled code as it was written, and leave out what export warns of: what modules do to themselves."""
+    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _only_tensors(model: nn.Module) -> Iterator[None]:
+    """Let `forward` give the tensors among its outputs, since export refuses objects that it does not know."""
+    forward, own = model.forward, vars(model).get("forward")
+
+    @wraps(forward)
+    def tensors(*arguments: Any, **keywords: Any) -> list[Tensor]:
+        return [output for output in tree_leaves(forward(*arguments, **keywords)) if isinstance(output, Tensor)]
+
+    vars(model)["forward"] = tensors
+    try:
+        yield
+    finally:
+        del vars(model)["forward"]
+        if own is not None:
+            vars(model)["forward"] = own
+
+
 def export(model: nn.Module, example_input: ExampleInput) -> ExportedProgram:
     """Trace `model` in eval mode into a graph of ATen operators.
 
@@ -70,7 +99,12 @@ def export(model: nn.Module, example_input: ExampleInput) -> ExportedProgram:
     arguments = as_arguments(example_input)
     device = next((tensor.device for tensor in stored_tensors(model).values()), torch.device("cpu"))
     try:
-        with evaluating(model), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        with (
+            evaluating(model),
+            _only_tensors(model),
+            torch.compiler.set_stance("force_eager"),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")  # export warns of what modules do to themselves, and undoes it
             return torch.export.export(model, tuple(argument.to(device) for argument in arguments), strict=False)
     except Exception as error:

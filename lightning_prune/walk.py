@@ -1,6 +1,7 @@
 """What a walk over a model's graph knows so far: the labels of every tensor, and the facts collected about them."""
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -44,6 +45,20 @@ class Slot:
         return slice(self.start, self.start + self.size)
 
 
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A call to which the code of a module may tell sizes: by constants, by attributes, or by what it reads off shapes.
+
+    Args:
+        node: The call.
+        counted: The labels that each size counts, `(..., old size)`; where there are several such lines, each that is
+            not gone as a whole has the same number left.
+    """
+
+    node: Node
+    counted: tuple[Tensor, ...]
+
+
 @dataclass(eq=False)
 class Facts:
     """What a walk collects, in labels as they were given out; `coupling.py` draws the conclusions.
@@ -61,6 +76,9 @@ class Facts:
         whole_groups: Weights of convolutions that lose whole groups, with the number of outputs a group.
         gathers: Index buffers that say which input channel each output channel reads: the labels of the input, by name.
         activations: Outputs of activation functions, each with the channels on one of its dimensions.
+        splits: Channels that a reshape has put along several dimensions, of which only one can lose positions.
+        sites: Where the code says sizes that may have to change.
+        norm_groups: Scales of group norms, with the number of channels a group.
         unread: Parameters that the traced code does not read.
     """
 
@@ -76,6 +94,9 @@ class Facts:
     whole_groups: dict[str, int] = field(default_factory=dict)
     gathers: dict[str, Tensor] = field(default_factory=dict)
     activations: list[tuple[Node, Axis]] = field(default_factory=list)
+    splits: list[Tensor] = field(default_factory=list)
+    sites: list["Site"] = field(default_factory=list)
+    norm_groups: dict[str, int] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
 
     def fresh(self, count: int) -> Tensor:
@@ -161,19 +182,39 @@ class Walk:
         return value if isinstance(value, list) and all(isinstance(axis, Axis) for axis in value) else []
 
     def channels(self, node: object, dim: int) -> Axis | None:
-        """Return the axis of a node along `dim`, or None if it has none."""
+        """Return the channels of a node along `dim`, None if it has none; what varies along others too becomes one."""
         if not isinstance(node, Node):
             return None
         dim = dim if dim < 0 else dim - len(self.shape(node))
-        return next((axis for axis in self.axes(node) if axis.dim == dim), None)
+        found = next((axis for axis in self.axes(node) if dim in axis.dims), None)
+        return found and self.united(found, [other for other in found.dims if other != dim])
+
+    def united(self, axis: Axis, dims: Iterable[int]) -> Axis | None:
+        """Make the channels along some dimensions one; return those that vary along the others, None if none do."""
+        labels, zero = axis.spread
+        for dim in set(dims) & set(axis.dims):
+            first = labels.narrow(dim, 0, 1)
+            self.facts.unite(labels, first)
+            labels, zero = first, zero.all(dim=dim, keepdim=True)
+        return self.placed(labels, zero)
+
+    def placed(self, labels: Tensor, zero: Tensor) -> Axis | None:
+        """Return the channels whose labels broadcast over a tensor; a single one is kept, and followed no further."""
+        axis = Axis.of(labels, zero)
+        if axis is None:
+            self.facts.keep(labels.reshape(-1), "are one with all others of a tensor")
+        return axis
 
     def only(self, node: Node, dim: int) -> Axis | None:
-        """Return the axis of a node along `dim`, if any; keep the channels that lie on its other dimensions."""
-        channels = self.channels(node, dim)
+        """Return the channels of a node along `dim`, if any; keep those that lie on its other dimensions."""
         for axis in self.axes(node):
-            if axis is not channels:
+            if dim not in axis.dims and dim - len(self.shape(node)) not in axis.dims:
                 self.facts.keep(axis.labels, f"lie on another dimension than the channels that {node.name} mixes")
-        return channels
+        return self.channels(node, dim)
+
+    def site(self, node: Node, *counted: Tensor) -> None:
+        """Note a call to which the code may tell the number of these channels."""
+        self.facts.sites.append(Site(node, counted))
 
     def keep_inputs(self, node: Node, reason: str | None = None) -> list[Axis]:
         """Keep every channel that enters `node`; return the axes of an output about which nothing is known."""

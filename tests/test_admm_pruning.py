@@ -19,6 +19,7 @@ from lightning_prune import MagnitudePruning, slim
 from lightning_prune.admm import SparseSet, Split, residual
 from lightning_prune.callbacks.admm_pruning import ADMMPruning
 from lightning_prune.callbacks.exact_resume import ExactResume
+from lightning_prune.channel_pools import channel_pools
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.block import Block
 from lightning_prune.granularities.channel import Channel
@@ -28,7 +29,7 @@ from lightning_prune.granularities.kernel import Kernel
 from lightning_prune.granularities.n_m import NM
 from lightning_prune.granularities.pattern import SCP4, Pattern, mined
 from lightning_prune.granularities.vector import Vector
-from lightning_prune.pools import WeightPool, channel_pools
+from lightning_prune.pools import WeightPool
 
 BATCHES = 5
 Supports = Iterator[dict[str, Tensor]]

@@ -505,7 +505,7 @@ def test_module_without_convolutions_is_refused() -> None:
             logits: Tensor = self.net(image)
             return logits
 
-    with pytest.raises(InputError, match="with convolutions that train and whose channels can be removed, found none"):
+    with pytest.raises(InputError, match="with layers that train and whose channels can be removed, found none"):
         fit(Linear(), SoftFilterPruning(0.4))
 
 

@@ -14,13 +14,14 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_prune import ADMMPruning, MagnitudePruning, NetworkSlimming, SoftFilterPruning, slim
+from lightning_prune.channel_pools import channel_pools
 from lightning_prune.choosing import choose
 from lightning_prune.criteria.mix import Mix
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel
 from lightning_prune.masking import nearest, prune
 from lightning_prune.models.resnet import resnet20
-from lightning_prune.pools import Pool, WeightPool, channel_pools
+from lightning_prune.pools import Pool, WeightPool
 
 IMAGES = torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

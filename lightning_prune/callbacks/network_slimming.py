@@ -13,12 +13,13 @@ from lightning_prune.callbacks.arguments import at_least_zero
 from lightning_prune.callbacks.targets import Sparsity, checked, targets
 from lightning_prune.callbacks.timed_pruner import TimedPruner
 from lightning_prune.callbacks.timeline import Moment
+from lightning_prune.channel_pools import channel_pools
 from lightning_prune.choosing import choose, score
 from lightning_prune.criteria.batch_norm_scale import BatchNormScale
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel, Residual
 from lightning_prune.masking import check_sparsity
-from lightning_prune.pools import ChannelPool, Pool, channel_pools
+from lightning_prune.pools import ChannelPool, Pool
 from lightning_prune.tracing import ExampleInput
 
 log = logging.getLogger(__name__)

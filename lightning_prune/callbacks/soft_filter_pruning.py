@@ -14,13 +14,14 @@ from lightning_prune.callbacks.arguments import positive
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.callbacks.run_length import total_epochs
 from lightning_prune.callbacks.targets import Sparsity, checked, targets
+from lightning_prune.channel_pools import channel_pools
 from lightning_prune.criteria.criterion import Criterion
 from lightning_prune.criteria.magnitude import Magnitude
 from lightning_prune.criteria.mix import Mix
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel, Residual
 from lightning_prune.masking import apply_masks, limit_norms, prune, slice_norms
-from lightning_prune.pools import Pool, Reads, channel_pools, join
+from lightning_prune.pools import Pool, Reads, join
 from lightning_prune.schedules.constant import Constant
 from lightning_prune.tracing import ExampleInput
 

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from lightning_prune.callbacks.arguments import instance, one_of
 from lightning_prune.callbacks.patterns import by_layer, check_each
+from lightning_prune.channel_pools import channel_pools
 from lightning_prune.choosing import Scope
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel
 from lightning_prune.granularities.granularity import Granularity
 from lightning_prune.masking import check_sparsity
-from lightning_prune.pools import Pool, WeightPool, channel_pools, weight_pools
+from lightning_prune.pools import Pool, WeightPool, weight_pools
 from lightning_prune.tracing import holder
 from lightning_prune.weights import depthwise_layers, layer_weights
 

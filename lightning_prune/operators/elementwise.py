@@ -8,31 +8,62 @@ from torch import Tensor
 from torch.fx import Node
 
 from lightning_prune.axes import Axis
-from lightning_prune.walk import KEPT, Arguments, Walk
+from lightning_prune.walk import Arguments, Walk
 
 
 def pointwise(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow an elementwise operator of any number of tensors: what stands at one position is one channel."""
     operands = [argument for argument in arguments.values() if isinstance(argument, Node)]
-    shapes = [walk.shape(operand) for operand in operands]
-    found = [{axis.dim: axis for axis in walk.axes(operand)} for operand in operands]
     result = []
-    for dim in dict.fromkeys(dim for axes in found for dim in axes):
-        labels = [axes[dim].labels for axes in found if dim in axes]
-        for axes, shape in zip(found, shapes, strict=True):
-            if dim not in axes and len(shape) >= -dim and shape[dim] > 1:
-                labels.append(torch.tensor([KEPT]))
-                walk.facts.keep(labels[0], f"meet a tensor that cannot be followed, at {node.name}")
+    for dims in together([axis for operand in operands for axis in walk.axes(operand)]):
+        found = [_joined(walk, node, operand, dims) for operand in operands]
+        labels = [axis.spread[0] for axis in found if axis is not None]
+        if not labels:
+            continue
         merged = labels[0]
         if len(labels) > 1:
             # New labels, because what an operator makes of two channels is neither of them.
-            merged = walk.facts.fresh(len(merged))
+            shape = torch.broadcast_shapes(*(each.shape for each in labels))  # type: ignore[no-untyped-call]
+            merged = walk.facts.fresh(shape.numel()).view(shape)
             for other in labels:
                 walk.facts.unite(merged, other)
-        unknown = torch.zeros(len(merged), dtype=torch.bool)
-        zeros = [axes[dim].zero if dim in axes else unknown for axes in found]
-        result.append(Axis(dim, merged, stays_zero(node, arguments, operands, zeros)))
+        unknown = torch.zeros(1, dtype=torch.bool)
+        zeros = [unknown if axis is None else axis.spread[1] for axis in found]
+        zero = stays_zero(node, arguments, operands, list(torch.broadcast_tensors(*zeros)))  # type: ignore[no-untyped-call]
+        axis = walk.placed(merged, zero.expand(merged.shape))
+        result += [] if axis is None else [axis]
     return result
+
+
+def together(axes: list[Axis]) -> list[set[int]]:
+    """Return the dimensions of channels, those that vary together in any operand in one set."""
+    found: list[set[int]] = []
+    for axis in axes:
+        dims = set(axis.dims)
+        for other in [other for other in found if other & dims]:
+            dims |= other
+            found.remove(other)
+        found.append(dims)
+    return found
+
+
+def _joined(walk: Walk, node: Node, operand: Node, dims: set[int]) -> Axis | None:
+    """Return the channels of an operand along dimensions on which some operand has channels, None if it is constant.
+
+    It may have other values along them, which nobody follows. What meets these is kept, unless channels vary along
+    other dimensions too: then those that differ along the unknown ones alone become one.
+    """
+    shape, axes = walk.shape(operand), [axis for axis in walk.axes(operand) if dims & set(axis.dims)]
+    known = {dim for axis in axes for dim in axis.dims}
+    unknown = {dim for dim in dims if -dim <= len(shape) and shape[dim] > 1} - known
+    met = [axis for source in node.all_input_nodes for axis in walk.axes(source) if dims & set(axis.dims)]
+    if unknown == dims or len(axes) > 1:
+        for axis in met:
+            walk.facts.keep(axis.labels, f"meet a tensor that cannot be followed, at {node.name}")
+        return None
+    for axis in met if unknown else ():
+        walk.united(axis, unknown)
+    return axes[0] if axes else None
 
 
 def stays_zero(node: Node, arguments: Arguments, operands: list[Node], zeros: list[Tensor]) -> Tensor:

@@ -14,11 +14,11 @@ def convolution(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a convolution: it sums over its input channels and makes one output channel a filter."""
     source, weight, groups = arguments["input"], arguments["weight"], arguments["groups"]
     dim = 1 - len(walk.shape(weight))  # the channels come right before the spatial dimensions, batched or not
-    transposed = "output_padding" in arguments
-    if transposed and groups > 1:
-        return walk.keep_inputs(node)
     walk.only(source, dim)
-    out = contract(walk, node, arguments, dim, int(transposed), groups)
+    if "output_padding" in arguments and groups > 1:
+        out = _transposed_groups(walk, node, arguments, dim)
+    else:
+        out = contract(walk, node, arguments, dim, int("output_padding" in arguments), groups)
     if out is None:
         return []
     walk.facts.filters.append(out.labels)
@@ -31,6 +31,8 @@ def linear(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     others = [axis for axis in walk.axes(arguments["input"]) if axis.dim != -1]
     if arguments["bias"] is not None:
         others = [Axis(axis.dim, axis.labels, torch.zeros_like(axis.zero)) for axis in others]
+    if out is not None:
+        walk.facts.filters.append(out.labels)
     return others if out is None else [*others, out]
 
 
@@ -59,15 +61,47 @@ def contract(walk: Walk, node: Node, arguments: Arguments, dim: int, out_dim: in
     if rows is None:
         return None
     facts.owned.append((rows.labels, rows.labels, "writer"))
-    zero = rows.zero | dead
-    if bias is not None:
-        shift = walk.channels(bias, 0)
-        if shift is None:
-            facts.keep(rows.labels, f"have a bias that cannot be followed, at {node.name}")
-            return Axis(dim, rows.labels, torch.zeros_like(zero))
-        facts.own(rows.labels, shift, "bias")
-        zero = zero & shift.zero
-    return Axis(dim, rows.labels, zero)
+    return shifted(walk, node, Axis(dim, rows.labels, rows.zero | dead), bias)
+
+
+def shifted(walk: Walk, node: Node, channels: Axis, bias: object) -> Axis:
+    """Follow the bias of a layer, if it has one: it belongs to the output channels."""
+    if bias is None:
+        return channels
+    shift = walk.channels(bias, 0)
+    if shift is None or len(shift.labels) != len(channels.labels):
+        walk.facts.keep(channels.labels, f"have a bias that cannot be followed, at {node.name}")
+        return Axis(channels.dim, channels.labels, torch.zeros_like(channels.zero))
+    walk.facts.own(channels.labels, shift, "bias")
+    return Axis(channels.dim, channels.labels, channels.zero & shift.zero)
+
+
+def _transposed_groups(walk: Walk, node: Node, arguments: Arguments, dim: int) -> Axis | None:
+    """Follow a transposed convolution in groups, whose weight is `(in, out / groups, ...)`.
+
+    Its groups go as a whole, inputs and outputs; what differs within a group stays.
+    """
+    facts, source, weight, groups = walk.facts, arguments["input"], arguments["weight"], arguments["groups"]
+    entering, rows, columns = walk.channels(source, dim), walk.channels(weight, 0), walk.channels(weight, 1)
+    if columns is not None:
+        facts.keep(columns.labels, f"are part of every group of {node.name}")
+    name = walk.origin(weight)
+    if entering is None or rows is None or name is None:
+        for axis in (entering, rows):
+            if axis is not None:
+                facts.keep(axis.labels, f"are part of a grouped convolution that cannot be followed, {node.name}")
+        return None
+    outputs = walk.shape(node)[dim]
+    facts.costs.append((name, walk.shape(source).numel() // walk.shape(source)[dim]))
+    inputs = rows.labels.view(groups, -1)
+    facts.unite(entering.labels, rows.labels)
+    facts.unite(inputs, inputs[:, :1])
+    facts.whole_groups[name] = inputs.shape[1]
+    facts.owned.append((rows.labels, rows.labels, "writer"))
+    zero = (entering.zero | rows.zero).view(groups, -1).all(dim=1)
+    facts.consumed.append((entering.labels, entering.zero | rows.zero, node))
+    made = Axis(dim, inputs[:, 0].repeat_interleave(outputs // groups), zero.repeat_interleave(outputs // groups))
+    return shifted(walk, node, made, arguments["bias"])
 
 
 def sum_over(walk: Walk, node: Node, entering: Axis | None, columns: Axis | None) -> Tensor:
@@ -97,6 +131,7 @@ def join_groups(
                 facts.keep(axis.labels, f"are part of a grouped convolution that cannot be followed, {node.name}")
         return torch.tensor(False)
     inputs, outputs = entering.labels.view(groups, -1), rows.labels.view(groups, -1)
+    walk.site(node, inputs[:, 0], entering.labels, rows.labels)
     quiet, removed = entering.zero.view(groups, -1), rows.zero.view(groups, -1)
     if groups >= max(inputs.shape[1], outputs.shape[1]):
         facts.unite(inputs, outputs[:, :1])

@@ -9,34 +9,36 @@ from torch.fx import Node
 from torch.nn import functional as F
 
 from lightning_prune.axes import Axis
+from lightning_prune.operators.elementwise import together
 from lightning_prune.operators.layers import values_only
 from lightning_prune.walk import KEPT, Arguments, Walk
 
 
 def move(walk: Walk, node: Node, source: Node, operator: Callable[[Tensor], Tensor]) -> list[Axis]:
-    """Return the axes of what `operator` makes of `source` by giving its values another place.
-
-    Channels that it splits into `(outer, inner)` become `inner` ones, the same in every outer.
-    """
+    """Return the axes of what `operator` makes of `source` by giving its values another place."""
     result: list[Axis] = []
     for axis in walk.axes(source):
         labels, zero = axis.moved(operator, walk.shape(source))
-        dims = [dim for dim in range(-labels.ndim, 0) if labels.shape[dim] > 1]
-        for outer in dims[:-1]:
-            walk.facts.unite(labels, labels.narrow(outer, 0, 1))
-            labels, zero = labels.narrow(outer, 0, 1), zero.all(dim=outer, keepdim=True)
-        dim = dims[-1] if dims else 0
-        if not dims or any(other.dim == dim for other in result):
-            walk.facts.keep(labels.reshape(-1), f"are one with all others of a tensor, at {node.name}")
+        moved = walk.placed(labels, zero)
+        if moved is None:
+            continue
+        if len(moved.dims) > len(axis.dims):
+            walk.facts.splits.append(moved.labels)
+        if taken := [other for other in result if set(other.dims) & set(moved.dims)]:
+            for one in (moved, *taken):
+                walk.facts.keep(one.labels, f"meet others on one dimension, at {node.name}")
         else:
-            result.append(Axis(dim, labels.reshape(-1), zero.reshape(-1)))
+            result.append(moved)
     return result
 
 
 def reshape(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a change of shape."""
     source, shape = arguments["self"] if "self" in arguments else arguments["input"], walk.shape(node)
-    return move(walk, node, source, lambda values: values.reshape(shape))
+    axes = move(walk, node, source, lambda values: values.reshape(shape))
+    if {"size", "shape", "sizes"} & arguments.keys():  # what the others are told is no number of channels
+        walk.site(node, *(axis.along(dim) for axis in [*walk.axes(source), *axes] for dim in axis.dims))
+    return axes
 
 
 def permute(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
@@ -64,33 +66,86 @@ def zeros_like(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     return [Axis(axis.dim, axis.labels, torch.ones_like(axis.zero)) for axis in walk.axes(arguments["self"])]
 
 
+def select(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+    """Follow the choice of one position; channels along its dimension are one if they vary along others too."""
+    return _cut_along(walk, node, arguments["self"], arguments["dim"], whole=False)
+
+
 def cut(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
-    """Follow a cut across dimensions without channels; what cuts or reorders channels keeps them."""
+    """Follow the choice of a range of positions, of every second for example."""
+    return _cut_along(walk, node, arguments["self"], arguments["dim"], whole=True)
+
+
+def _cut_along(walk: Walk, node: Node, source: Node, dim: int, whole: bool) -> list[Axis]:
+    """Follow an operator that chooses positions along a dimension, by numbers that may stand in the code."""
     operator: Any = node.target
-    others = [value for key, value in arguments.items() if key != "self"]
-    axes = walk.axes(arguments["self"])
-    moved = move(walk, node, arguments["self"], lambda values: operator(values, *others))
-    if len(moved) < len(axes) or any(
-        not torch.equal(new.labels, old.labels) for new, old in zip(moved, axes, strict=True)
-    ):
-        return walk.keep_inputs(node, f"are cut by {node.target}")
-    return moved
+    dim = negative(walk, source, dim)
+    rest = node.args[1:]
+    before = next((axis for axis in walk.axes(source) if dim in axis.dims), None)
+    if before is not None and before.is_line:
+        if not whole:
+            return walk.keep_inputs(node, f"are cut by {node.target}")
+        index = operator(torch.arange(len(before.labels)), 0, *node.args[2:], **node.kwargs)
+        start, size = int(index[0]), len(index)
+        if size == len(before.labels):
+            return walk.axes(source)
+        if not torch.equal(index, torch.arange(start, start + size)):
+            return walk.keep_inputs(node, f"are cut by {node.target}")
+        if len(before.labels) % size == 0 and start % size == 0:
+            # Code may rely on parts of equal size to stay equal.
+            parts = before.labels.view(-1, size)
+            walk.facts.unite(parts, parts[:1])
+        walk.site(node, before.labels, *(before.labels[part] for part in _ranges(start, size)))
+    elif before is not None:
+        walk.united(before, [dim] if whole else [])
+    return move(walk, node, source, lambda values: operator(values, *rest, **node.kwargs))
+
+
+def _ranges(start: int, size: int) -> tuple[slice, slice, slice]:
+    """Return the ranges whose lengths tell where a part begins, how long it is, and where it ends."""
+    return slice(0, start), slice(start, start + size), slice(0, start + size)
+
+
+def roll(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+    """Follow a roll along dimensions without channels; channels that are rolled are kept."""
+    rolled = {negative(walk, arguments["self"], dim) for dim in arguments["dims"]}
+    if not rolled or any(rolled & set(axis.dims) for axis in walk.axes(arguments["self"])):
+        return walk.keep_inputs(node)
+    return walk.axes(arguments["self"])
+
+
+def unbind(walk: Walk, node: Node, arguments: Arguments) -> list[list[Axis]]:
+    """Follow a cut into single positions of a dimension."""
+    source, dim = arguments["self"], negative(walk, arguments["self"], arguments["dim"])
+    if any(axis.is_line and dim in axis.dims for axis in walk.axes(source)):
+        walk.keep_inputs(node, f"are cut by {node.target}")
+        return [[] for _ in node.meta["val"]]
+    return [
+        move(walk, node, source, lambda values, i=i: values.select(dim, i))  # type: ignore[misc]
+        for i in range(len(node.meta["val"]))
+    ]
 
 
 def chunk(walk: Walk, node: Node, arguments: Arguments) -> list[list[Axis]]:
-    """Follow a split; equal parts, of which the code gives the number and not the size, lose the same positions."""
+    """Follow a split; parts of equal size lose the same positions."""
     source, parts = arguments["self"], node.meta["val"]
     dim = negative(walk, source, arguments["dim"])
-    channels = walk.channels(source, dim)
-    others = [axis for axis in walk.axes(source) if axis.dim != dim]
-    if channels is None:
-        return [others for _ in parts]
-    if "chunks" not in arguments or len({part.shape[dim] for part in parts}) > 1:
-        walk.facts.keep(channels.labels, f"are cut by {node.target}")
-        return [others for _ in parts]
-    labels, zeros = channels.labels.view(len(parts), -1), channels.zero.view(len(parts), -1)
-    walk.facts.unite(labels, labels[:1])
-    return [[*others, Axis(dim, part, zero)] for part, zero in zip(labels, zeros, strict=True)]
+    channels = next((axis for axis in walk.axes(source) if dim in axis.dims), None)
+    sizes = [part.shape[dim] for part in parts]
+    if channels is not None and channels.is_line:
+        labels = torch.split(channels.labels, sizes)
+        for size in set(sizes):
+            same = torch.stack([part for part in labels if len(part) == size])
+            walk.facts.unite(same, same[:1])
+        if "chunks" not in arguments:
+            walk.site(node, channels.labels, *labels)
+    elif channels is not None:
+        walk.united(channels, [dim])
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [
+        move(walk, node, source, lambda values, start=start, size=size: values.narrow(dim, start, size))  # type: ignore[misc]
+        for start, size in zip(starts, sizes, strict=True)
+    ]
 
 
 def gate(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
@@ -98,7 +153,7 @@ def gate(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     source = arguments["self"]
     dim = negative(walk, source, arguments["dim"])
     channels = walk.channels(source, dim)
-    others = [axis for axis in walk.axes(source) if axis.dim != dim]
+    others = [axis for axis in walk.axes(source) if dim not in axis.dims]
     if channels is None:
         return others
     labels = channels.labels.view(2, -1)
@@ -108,22 +163,60 @@ def gate(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
 
 def concatenate(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a concatenation: the channels of each part keep their labels, and those not followed stay."""
-    parts, dim = arguments["tensors"], negative(walk, node, arguments["dim"])
+    dim = negative(walk, node, arguments["dim"])
+    # An empty tensor may stand beside others of any shape.
+    parts = [part for part in arguments["tensors"] if walk.shape(part).numel()]
     result = []
-    joined = [(walk.channels(part, dim), walk.shape(part)[dim]) for part in parts]
-    if any(axis is not None for axis, _ in joined):
-        labels = [torch.full((size,), KEPT) if axis is None else axis.labels for axis, size in joined]
-        zeros = [torch.zeros(size, dtype=torch.bool) if axis is None else axis.zero for axis, size in joined]
-        result.append(Axis(dim, torch.cat(labels), torch.cat(zeros)))
-    for other in dict.fromkeys(axis.dim for part in parts for axis in walk.axes(part) if axis.dim != dim):
-        found = [walk.channels(part, other) for part in parts]
-        axes = [axis for axis in found if axis is not None]
-        if len(axes) < len(found):
-            return walk.keep_inputs(node)
-        for axis in axes[1:]:
-            walk.facts.unite(axes[0].labels, axis.labels)
-        result.append(Axis(other, axes[0].labels, torch.stack([axis.zero for axis in axes]).all(dim=0)))
+    for dims in together([axis for part in parts for axis in walk.axes(part)]):
+        found = [[axis for axis in walk.axes(part) if dims & set(axis.dims)] for part in parts]
+        if any(set(axis.dims) != dims for axes in found for axis in axes) or (dims != {dim} and not all(found)):
+            for axis in (axis for axes in found for axis in axes):
+                walk.facts.keep(axis.labels, f"are joined with others, at {node.name}")
+            continue
+        if dims == {dim}:
+            lines = [
+                axes[0] if axes else _fixed(walk.shape(part)[dim], dim) for axes, part in zip(found, parts, strict=True)
+            ]
+            labels, zero = torch.cat([line.labels for line in lines]), torch.cat([line.zero for line in lines])
+            result.append(Axis(dim, labels, zero))
+            continue
+        spread = [axes[0].spread for axes in found]
+        if dim in dims:
+            labels, zero = (torch.cat(side, dim) for side in zip(*spread, strict=True))
+        else:
+            labels, zero = spread[0][0], torch.stack([zero for _, zero in spread]).all(dim=0)
+            for other, _ in spread[1:]:
+                walk.facts.unite(labels, other)
+        result += [axis for axis in [walk.placed(labels, zero)] if axis is not None]
     return result
+
+
+def _fixed(count: int, dim: int) -> Axis:
+    """Return channels that are not followed, and stay."""
+    return Axis(dim, torch.full((count,), KEPT), torch.zeros(count, dtype=torch.bool))
+
+
+def stack(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+    """Follow a stack along a new dimension: the channels of all parts are the same."""
+    dim = negative(walk, node, arguments["dim"])
+    parts = [[_behind(axis, dim) for axis in walk.axes(part)] for part in arguments["tensors"]]
+    if any([axis.dims for axis in axes] != [axis.dims for axis in parts[0]] for axes in parts):
+        return walk.keep_inputs(node)
+    result = []
+    for same in zip(*parts, strict=True):
+        for other in same[1:]:
+            walk.facts.unite(same[0].labels, other.labels)
+        result.append(Axis(same[0].dim, same[0].labels, torch.stack([axis.zero for axis in same]).all(dim=0)))
+    return result
+
+
+def _behind(axis: Axis, dim: int) -> Axis:
+    """Return where channels lie once there is a new dimension `dim`."""
+    labels, zero = axis.spread
+    if labels.ndim < -dim:
+        return axis
+    moved = Axis.of(labels.unsqueeze(dim), zero.unsqueeze(dim))
+    return axis if moved is None else moved
 
 
 def pad(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
@@ -133,6 +226,8 @@ def pad(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     result = []
     for axis in walk.axes(arguments["self"]):
         labels, zero = axis.labels, axis.zero
+        if not axis.is_line and any(any(amounts[2 * (-1 - dim) :][:2]) for dim in axis.dims):
+            return walk.keep_inputs(node)
         before_and_after = tuple(amounts[2 * (-1 - axis.dim) :][:2])
         if any(before_and_after):
             if min(before_and_after) < 0 or not constant:
@@ -146,17 +241,122 @@ def pad(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
 
 
 def reduce(walk: Walk, node: Node, arguments: Arguments) -> Any:
-    """Follow a mean, sum, deviation or extremum over dimensions without channels; one over channels keeps them."""
+    """Follow a mean, deviation or extremum over dimensions without channels; one over channels keeps them."""
+    return _reduced(walk, node, arguments, adds=False)
+
+
+def add_up(walk: Walk, node: Node, arguments: Arguments) -> Any:
+    """Follow a sum or norm, to which channels that are zero add nothing."""
+    return _reduced(walk, node, arguments, adds=True)
+
+
+def _reduced(walk: Walk, node: Node, arguments: Arguments, adds: bool) -> Any:
     source, dims = arguments["self"], arguments.get("dim")
     rank = len(walk.shape(source))
-    dims = range(rank) if dims is None else [dims] if isinstance(dims, int) else dims
-    reduced = {negative(walk, source, dim) for dim in dims}
-    axes = walk.axes(source)
-    if any(axis.dim in reduced for axis in axes):
-        return walk.keep_inputs(node, f"are reduced by {node.target}")
+    if isinstance(dims, int):
+        dims = [dims]
+    reduced = {negative(walk, source, dim) for dim in (dims if dims else range(rank))}
+    axes: list[Axis] = []
+    for axis in walk.axes(source):
+        over = reduced & set(axis.dims)
+        left: Axis | None = axis
+        if over == set(axis.dims):
+            left = None
+            if adds and axis.is_line and arguments.get("ord", 1) > 0 and arguments.get("p", 1) > 0:
+                walk.facts.consumed.append((axis.labels, axis.zero, node))
+            else:
+                walk.facts.keep(axis.labels.reshape(-1), f"are reduced by {node.target}")
+        elif over:
+            left = walk.united(axis, over)
+        axes += [left] if left is not None else []
     if not arguments.get("keepdim"):
-        axes = [Axis(a.dim + sum(dim > a.dim for dim in reduced), a.labels, a.zero) for a in axes]
+        axes = [axis for axis in (_without(a, reduced) for a in axes) if axis is not None]
     return values_only(walk, node, axes)
+
+
+def _without(axis: Axis, dims: set[int]) -> Axis | None:
+    """Return where channels lie once dimensions on which they do not vary are gone."""
+    spread = [side.squeeze([dim for dim in dims if -dim <= side.ndim]) for side in axis.spread]
+    return Axis.of(*spread)
+
+
+def softmax(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+    """Follow a softmax over a dimension without channels; channels along it are kept, and it makes no zeros."""
+    dim = negative(walk, arguments["self"], arguments["dim"])
+    result = []
+    for axis in walk.axes(arguments["self"]):
+        if axis.dims == [dim]:
+            walk.facts.keep(axis.labels, f"are weighed against each other by {node.target}")
+        elif (left := walk.united(axis, [dim])) is not None:
+            result.append(Axis(left.dim, left.labels, torch.zeros_like(left.zero)))
+    return result
+
+
+def gather(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+    """Follow an index into dimensions that lie before those of the channels; channels along the indexed ones stay."""
+    source, indices = arguments["self"], arguments["indices"]
+    rank = len(walk.shape(source))
+    indexed = [number - rank for number, index in enumerate(indices) if index is not None]
+    kinds = [index.meta["val"].dtype for index in indices if isinstance(index, Node)]
+    if indexed != list(range(indexed[0], indexed[-1] + 1)) or len(kinds) < len(indexed) or torch.bool in kinds:
+        return walk.keep_inputs(node)
+    axes = []
+    for axis in walk.axes(source):
+        if min(axis.dims) > indexed[-1]:
+            axes.append(axis)
+        else:
+            walk.facts.keep(axis.labels, f"are chosen by {node.target}")
+    return axes
+
+
+def embedding(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+    """Follow an embedding, whose table has one row an entry and one column a channel."""
+    rows, columns = walk.channels(arguments["weight"], 0), walk.channels(arguments["weight"], 1)
+    if rows is not None:
+        walk.facts.keep(rows.labels, f"are the entries of the table of {node.name}")
+    if columns is None:
+        return []
+    walk.facts.owned.append((columns.labels, columns.labels, "writer"))
+    return [Axis(-1, columns.labels, columns.zero)]
+
+
+def pixel_shuffle(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+    """Follow a shuffle of channels into space: those that become one channel of the output are one."""
+    channels, factor = walk.only(arguments["self"], -3), arguments["upscale_factor"] ** 2
+    if channels is None:
+        return []
+    labels, zero = channels.labels.view(-1, factor), channels.zero.view(-1, factor)
+    walk.facts.unite(labels, labels[:, :1])
+    axis = walk.placed(labels[:, :1, None], zero.all(dim=1)[:, None, None])
+    return [] if axis is None else [axis]
+
+
+def pixel_unshuffle(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+    """Follow a shuffle of space into channels: each channel becomes several of the output."""
+    channels, factor = walk.only(arguments["self"], -3), arguments["downscale_factor"] ** 2
+    if channels is None:
+        return []
+    return [Axis(-3, channels.labels.repeat_interleave(factor), channels.zero.repeat_interleave(factor))]
+
+
+def patches(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+    """Follow im2col, which puts the patch of each channel beside each other."""
+    channels, (height, width) = walk.only(arguments["self"], -3), arguments["kernel_size"]
+    if channels is None:
+        return []
+    size = height * width
+    return [Axis(-2, channels.labels.repeat_interleave(size), channels.zero.repeat_interleave(size))]
+
+
+def from_patches(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+    """Follow col2im, the sum of the patches of each channel."""
+    channels, (height, width) = walk.only(arguments["self"], -2), arguments["kernel_size"]
+    if channels is None:
+        return []
+    labels, zero = channels.labels.view(-1, height * width), channels.zero.view(-1, height * width)
+    walk.facts.unite(labels, labels[:, :1])
+    axis = walk.placed(labels[:, :1, None], zero.all(dim=1)[:, None, None])
+    return [] if axis is None else [axis]
 
 
 def index_select(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:

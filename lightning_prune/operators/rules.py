@@ -10,18 +10,38 @@ from lightning_prune.axes import Axis
 from lightning_prune.flow import arguments_of, called, is_view
 from lightning_prune.operators.elementwise import pointwise
 from lightning_prune.operators.layers import convolution, linear, normalization, prelu, spatial
+from lightning_prune.operators.mixing import (
+    add_matrix_product,
+    attention,
+    einsum,
+    group_norm,
+    layer_norm,
+    matrix_product,
+)
 from lightning_prune.operators.movement import (
+    add_up,
     chunk,
     concatenate,
     cut,
+    embedding,
+    from_patches,
     gate,
+    gather,
     index_select,
     nothing,
     pad,
+    patches,
     permute,
+    pixel_shuffle,
+    pixel_unshuffle,
     reduce,
     reshape,
+    roll,
     same,
+    select,
+    softmax,
+    stack,
+    unbind,
     zeros_like,
 )
 from lightning_prune.walk import Arguments, Walk
@@ -43,20 +63,41 @@ RULES: dict[str, Rule] = {
     "upsample_trilinear3d": spatial,
     **dict.fromkeys(("hardswish", "where"), pointwise),
     **dict.fromkeys(("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze"), reshape),
-    **dict.fromkeys(("permute", "transpose", "t", "numpy_T", "mT", "movedim"), permute),
+    **dict.fromkeys(("view_as", "reshape_as"), reshape),
+    **dict.fromkeys(("permute", "transpose", "t", "numpy_T", "mT", "movedim", "flip", "repeat"), permute),
+    **dict.fromkeys(("swapaxes", "swapdims", "moveaxis", "tile", "repeat_interleave"), permute),
     **dict.fromkeys(("contiguous", "clone", "alias", "detach", "to", "_to_copy", "type_as", "lift_fresh_copy"), same),
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "expand", "expand_as"), same),
     "zeros_like": zeros_like,
     **dict.fromkeys(
         ("_assert_tensor_metadata", "_assert_async", "new_zeros", "new_ones", "new_full", "new_empty"), nothing
     ),
-    **dict.fromkeys(("slice", "select", "narrow", "roll", "flip"), cut),
+    **dict.fromkeys(("ones_like", "full_like", "empty_like", "rand_like", "randn_like"), nothing),
+    **dict.fromkeys(("slice", "narrow"), cut),
+    "select": select,
+    "unbind": unbind,
+    "roll": roll,
     **dict.fromkeys(("chunk", "split", "split_with_sizes"), chunk),
     "glu": gate,
-    "cat": concatenate,
+    **dict.fromkeys(("cat", "concat", "concatenate"), concatenate),
+    "stack": stack,
     **dict.fromkeys(("pad", "constant_pad_nd"), pad),
-    **dict.fromkeys(("mean", "sum", "std", "var", "amax", "amin", "max", "min"), reduce),
+    **dict.fromkeys(("mean", "std", "var", "amax", "amin", "max", "min"), reduce),
+    **dict.fromkeys(("sum", "norm", "linalg_vector_norm"), add_up),
+    **dict.fromkeys(("softmax", "log_softmax", "_softmax"), softmax),
     "index_select": index_select,
+    "index": gather,
+    "embedding": embedding,
+    "pixel_shuffle": pixel_shuffle,
+    "pixel_unshuffle": pixel_unshuffle,
+    "im2col": patches,
+    "col2im": from_patches,
+    **dict.fromkeys(("matmul", "bmm", "mm"), matrix_product),
+    "addmm": add_matrix_product,
+    "einsum": einsum,
+    "scaled_dot_product_attention": attention,
+    **dict.fromkeys(("layer_norm", "rms_norm"), layer_norm),
+    "group_norm": group_norm,
 }
 
 ACTIVATIONS = {
@@ -75,7 +116,7 @@ def visit(walk: Walk, node: Node) -> None:
     rule = RULES.get(name, pointwise if torch.Tag.pointwise in node.target.tags else None)
     walk.values[node] = rule(walk, node, arguments_of(node)) if rule else walk.keep_inputs(node)
     if name in ACTIVATIONS:
-        walk.facts.activations += [(node, axis) for axis in walk.axes(node)]
+        walk.facts.activations += [(node, axis) for axis in walk.axes(node) if axis.is_line]
     if node.target._schema.is_mutable:
         _overwrite(walk, node.args[0], walk.values[node])
 

@@ -1,0 +1,130 @@
+"""Sizes that the code of modules takes from their attributes: which of these change when channels go."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_prune.coupling import Coupling
+from lightning_prune.surgery import restate
+
+Size = int | list[int] | tuple[int, ...]
+
+
+class StatedSizes:
+    """The attributes of modules that have to change with the channels, found by trying.
+
+    Code says `x.view(b, n, self.num_heads, -1)` or `x.view(b, n, -1, self.head_dim)`, and which of them cannot be seen
+    in a graph. So nothing is changed at first. When the code of a module fails, all attributes of modules of its
+    class are changed whose values are those of a size that changes; then fewer of them, until the code runs or none is
+    left to try. Then the channels that it counts stay.
+
+    Args:
+        model: The model, which is not changed.
+        coupling: Its channels.
+    """
+
+    def __init__(self, model: nn.Module, coupling: Coupling) -> None:
+        self._coupling = coupling
+        self._modules = dict(model.named_modules(remove_duplicate=False))
+        self._counted: dict[str, list[Tensor]] = defaultdict(list)
+        for module, counted in coupling.sites:
+            self._counted[module] += counted
+        self._left: dict[type[nn.Module], list[_Choice]] = {}
+        self._tried: Counter[type[nn.Module]] = Counter()
+        self._now: dict[type[nn.Module], _Choice] = {}
+
+    def rewrite(self, small: nn.Module, removed: Tensor) -> None:
+        """Change the attributes of a model that has lost the `removed` channels, as far as is tried now."""
+        modules = dict(small.named_modules(remove_duplicate=False))
+        for name in self._counted:
+            choice = self._now.get(type(self._modules[name]))
+            if choice is not None and name in modules:
+                changes = self._changes(name, removed, choice.ambiguous)
+                restate(modules[name], {key: value for key, value in changes.items() if key in choice.names})
+
+    def try_next(self, failed: str, removed: Tensor) -> bool:
+        """Choose other attributes for the class of the module that failed, or of one around it.
+
+        Returns:
+            Whether there are any that were not tried.
+        """
+        kinds = list(dict.fromkeys(type(self._modules[name]) for name in self._around(failed)))
+        for kind in kinds:
+            if kind not in self._left:
+                same = [name for name in self._counted if type(self._modules[name]) is kind]
+                names = sorted({key for name in same for key in self._changes(name, removed, ambiguous=True)})
+                self._left[kind] = list(_choices(names))
+        kinds = [kind for kind in kinds if self._left[kind]]
+        if not kinds:
+            return False
+        # Each class has its first choice before any has its second.
+        kind = min(kinds, key=lambda kind: self._tried[kind])
+        self._tried[kind] += 1
+        self._now[kind] = self._left[kind].pop(0)
+        return True
+
+    def fixed(self, failed: str, removed: Tensor) -> Tensor | None:
+        """Return the `removed` channels that the class of a module that failed counts, or that of one around it.
+
+        Returns:
+            `(labels,)` bool; None if there are none.
+        """
+        for name in self._around(failed):
+            kind = type(self._modules[name])
+            inside = torch.zeros_like(removed)
+            for other, counted in self._counted.items():
+                if type(self._modules[other]) is kind:
+                    inside[self._coupling.channel[torch.cat([labels.reshape(-1) for labels in counted])]] = True
+            if (inside & removed).any():
+                return inside & removed
+        return None
+
+    def _around(self, failed: str) -> list[str]:
+        """Return a module and those around it that count channels, the innermost first."""
+        parts = failed.split(".") if failed else []
+        names = [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
+        return [name for name in names if name in self._counted]
+
+    def _changes(self, name: str, removed: Tensor, ambiguous: bool) -> dict[str, Size]:
+        """Return the attributes of a module whose values are sizes that change, with their new values.
+
+        Args:
+            name: The module.
+            removed: The channels that go.
+            ambiguous: Also those whose values are sizes of several dimensions, not all of which change alike.
+        """
+        found: dict[int, list[int]] = defaultdict(list)
+        for labels in self._counted[name]:
+            left = (~removed[self._coupling.channel[labels]]).sum(dim=-1)
+            found[labels.shape[-1]].append(int(left.max()))
+        sizes = {old: min(new) for old, new in found.items() if min(new) < old and (ambiguous or len(set(new)) == 1)}
+        changes: dict[str, Size] = {}
+        for key, value in vars(self._modules[name]).items():
+            if type(value) is int and value in sizes:
+                changes[key] = sizes[value]
+            elif type(value) in (list, tuple) and all(type(each) is int for each in value):
+                new = [sizes.get(each, each) for each in value]
+                if new != list(value):
+                    changes[key] = type(value)(new)
+        return changes
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The attributes of a class of modules that are changed, those with ambiguous values too or not."""
+
+    names: frozenset[str]
+    ambiguous: bool
+
+
+def _choices(names: Sequence[str]) -> Iterator[_Choice]:
+    """Yield what to try of some attributes: all, each of them, and each two."""
+    counts = [len(names), *(count for count in (1, 2) if count < len(names))] if names else []
+    for ambiguous in (False, True):
+        for count in counts:
+            for chosen in combinations(names, count):
+                yield _Choice(frozenset(chosen), ambiguous)
