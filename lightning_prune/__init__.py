@@ -11,9 +11,12 @@ from lightning_prune.callbacks.magnitude_pruning import MagnitudePruning
 from lightning_prune.callbacks.network_slimming import NetworkSlimming
 from lightning_prune.callbacks.quantization_aware_training import QuantizationAwareTraining
 from lightning_prune.callbacks.regularization import Regularization
+from lightning_prune.callbacks.slim_widths import SlimWidths
 from lightning_prune.callbacks.soft_filter_pruning import SoftFilterPruning
 from lightning_prune.callbacks.sparsity_monitor import SparsityMonitor
+from lightning_prune.callbacks.weight_sharing import WeightSharing
 from lightning_prune.profiling import profile
+from lightning_prune.prunable_groups import prunable_groups
 from lightning_prune.slim_files import load_slim, save_slim
 from lightning_prune.slimming import slim
 
@@ -29,11 +32,14 @@ __all__ = [
     "NetworkSlimming",
     "QuantizationAwareTraining",
     "Regularization",
+    "SlimWidths",
     "SoftFilterPruning",
     "SparsityMonitor",
+    "WeightSharing",
     "__version__",
     "load_slim",
     "profile",
+    "prunable_groups",
     "save_slim",
     "slim",
 ]

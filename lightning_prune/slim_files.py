@@ -2,20 +2,21 @@
 
 Without this package, `YourModule` being the code that built the dense model:
 
-    class Zeros(nn.Module):  # stands where a block or branch was removed
-        def forward(self, x, *others):
-            shape = [-(-size // stride) for size, stride in zip(x.shape, self.strides)]
-            shape[self.dim] = self.width
-            return x.new_zeros(shape)
+    def zeros(x, *others, dim, strides, width):
+        shape = [-(-size // stride) for size, stride in zip(x.shape, strides)]
+        shape[dim] = width
+        return x.new_zeros(shape)
 
     saved, model = torch.load("slim.pt", weights_only=True), YourModule()
-    for name, place in saved["gone"].items():
-        model.set_submodule(name, Zeros() if place else nn.Identity())
-    for name, attributes in {**saved["widths"], **saved["gone"]}.items():
-        vars(model.get_submodule(name)).update(attributes or {})
-    own = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
-    for name in own:
-        own[name].data = {**saved["buffers"], **saved["state_dict"]}[name]
+    for name, place in saved["gone"].items():  # blocks and branches that were removed
+        model.set_submodule(name, nn.Identity())
+        if place:
+            model.get_submodule(name).forward = functools.partial(zeros, **place)
+    for name, widths in saved["widths"].items():
+        vars(model.get_submodule(name)).update(widths)
+    tensors = saved["buffers"] | saved["state_dict"]
+    for name, own in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
+        own.data = tensors[name]
 """
 
 import logging
@@ -32,8 +33,8 @@ from torch import Tensor, nn
 from lightning_prune.errors import InputError
 from lightning_prune.nothing import Gone, Nothing
 from lightning_prune.quantization import quantization_of
+from lightning_prune.slim_parts import check_fit, check_widths, fitting, outside, parts, tensors, unreadable
 from lightning_prune.surgery import Model, replace_modules, replace_tensors, stated_widths
-from lightning_prune.tracing import stored_tensors
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +66,7 @@ def save_slim(
     torch.save(slim_state(model, kept=kept, build=build), path)
 
 
-def slim_state(
-    model: nn.Module, *, kept: Kept | None = None, build: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def slim_state(model: nn.Module, *, kept: Kept | None = None, build: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return what the file of a slim model holds, as tensors and builtins.
 
     `build` says how the dense model is built; `widths` the attributes, by module, that state widths; `gone` the modules
@@ -88,7 +87,7 @@ def slim_state(
         raise InputError(f"expected build to be made of numbers, texts, lists and dictionaries, got {dict(build)}")
     named = model.named_modules(remove_duplicate=False)
     state = model.state_dict()
-    saved = {
+    saved: dict[str, Any] = {
         "state_dict": state,
         "buffers": _left_out(model, state),
         "widths": {name: widths for name, module in model.named_modules() if (widths := stated_widths(module))},
@@ -140,7 +139,7 @@ def read_slim(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise _unreadable(path) from error
+        raise unreadable(path) from error
     return saved
 
 
@@ -155,27 +154,27 @@ def load_slim_state(model: Model, saved: Mapping[str, Any], source: str | os.Pat
     Raises:
         InputError: If it is not the state of a slim model, or that of another architecture.
     """
-    state, buffers, widths, gone, name = _parts(saved, source)
+    state, buffers, widths, gone, of = parts(saved, source)
     if "quantization" in saved:
         log.warning(
             "load_slim: %s is of a quantized network, of which this is the float one; "
             "QuantizationAwareTraining.restore quantizes it again",
             source,
         )
-    expected = f"expected a slim {type(model).__name__}, got {source}{name}"
-    gone = _fitting(model, gone, expected)
+    expected = f"expected a slim {type(model).__name__}, got {source}{of}"
+    gone = fitting(model, gone, expected)
     own_state = model.state_dict()
     zeros = {f"{name}.zeros": new.zeros for name, new in gone.items() if isinstance(new, Nothing)}
-    own_buffers = _outside(gone, _left_out(model, own_state)) | zeros
-    _check_fit(expected, source, _outside(gone, own_state), state)
-    _check_fit(expected, source, own_buffers, buffers)
-    modules = _outside(gone, dict(model.named_modules()))
-    _check_widths(expected, modules, widths)
+    own_buffers = outside(gone, _left_out(model, own_state)) | zeros
+    check_fit(expected, source, outside(gone, own_state), state)
+    check_fit(expected, source, own_buffers, buffers)
+    modules = outside(gone, dict(model.named_modules()))
+    check_widths(expected, modules, widths)
     replace_modules(model, gone)
-    own = stored_tensors(model, duplicates=True)
+    own = tensors({**own_state, **own_buffers})
     keep = {
         name: {dim: torch.arange(size) for dim, size in enumerate(tensor.shape) if size != own[name].shape[dim]}
-        for name, tensor in _tensors({**state, **buffers}).items()
+        for name, tensor in tensors({**state, **buffers}).items()
     }
     replace_tensors(model, {name: dims for name, dims in keep.items() if dims})
     for name, values in widths.items():

@@ -3,11 +3,7 @@
     python scripts/export.py outputs/2026-11-22/10-00-00                      # float ONNX
     python scripts/export.py outputs/2026-11-22/10-00-00 format=onnx-int8     # of a run with strategy=qat
     python scripts/export.py outputs/2026-11-22/10-00-00 format=onnx-int8 calibrate=32    # of any other
-
-Formats:
-    onnx               float ONNX; of a run with strategy=qat with its rounded weights
-    onnx-int8          ONNX with QuantizeLinear and DequantizeLinear, int8 weights and int32 biases
-    exported-program   a .pt2 file for torch.export.load, float as onnx
+    python scripts/export.py outputs/2026-11-22/10-00-00 format=lpz           # of strategy=[gmp,weight_sharing]
 
 Of a run that was pruned it is the slim network, of one that was fine-tuned after that the fine-tuned one.
 """
@@ -35,19 +31,18 @@ from lightning_prune.callbacks.quantization_aware_training import QuantizationAw
 from lightning_prune.callbacks.weight_files import load_weights
 from lightning_prune.data.in_memory import InMemoryImages
 from lightning_prune.errors import InputError
-from lightning_prune.export.int8 import calibrated, integer_network
-from lightning_prune.export.onnx_file import write_exported_program, write_onnx
+from lightning_prune.export.formats import FORMATS, write
+from lightning_prune.export.int8 import calibrated
+from lightning_prune.export.onnx_file import write_onnx
 from lightning_prune.export.onnx_session import latencies_ms, optimized_ops, require_onnx, run, session
+from lightning_prune.export.packed import sizes
 from lightning_prune.interception import suspended
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.profiling import latencies_ms as eager_latencies_ms
 from lightning_prune.quantization import quantization_of
-from lightning_prune.quantizing import dequantize, release
+from lightning_prune.quantizing import release
 from lightning_prune.resolvers import RESOLVERS
 from lightning_prune.tracing import evaluating
-
-FILES = {"onnx": "model.onnx", "onnx-int8": "model-int8.onnx", "exported-program": "model.pt2"}
-"""What is written into the run's folder, by format."""
 
 SAME_PREDICTIONS = 0.995
 """Share of test images of which an int8 file must predict the class that the quantized network predicts."""
@@ -70,7 +65,7 @@ class Options(NamedTuple):
 
 
 HELP = {
-    "format": f"{', '.join(FILES)}",
+    "format": "one of the above",
     "output": "file to write; by default into the run's folder",
     "calibrate": "training batches from which the ranges of a network are taken that was not trained for int8",
     "batch_size": "images in the batch whose latency is printed",
@@ -85,14 +80,17 @@ class Ending(NamedTuple):
     data: InMemoryImages
     file: Path
     strategy: list[str]
+    dense_bytes: int
+    """Of the numbers that the dense network holds, as it was built."""
 
 
 def main() -> None:
     """Export one run; what a person got wrong ends it with one line."""
+    formats = [f"  {name}\n    for {one.use}\n    needs {one.needs}" for name, one in FORMATS.items()]
     lines = [f"  {key}={getattr(Options(), key) or '...'}: {text}" for key, text in HELP.items()]
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="options:\n" + "\n".join(lines),
+        epilog="\n".join(["formats:", *formats, "", "options:", *lines]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, help="folder of a run of train.py")
@@ -124,8 +122,8 @@ def options_of(typed: Sequence[str]) -> Options:
         else:
             given[key] = value
     options = Options(**given)
-    if options.format not in FILES:
-        raise InputError(f"expected format to be one of {', '.join(FILES)}, got {options.format}")
+    if options.format not in FORMATS:
+        raise InputError(f"expected format to be one of {', '.join(FORMATS)}, got {options.format}")
     if options.calibrate and options.format != "onnx-int8":
         raise InputError(f"expected calibrate with format=onnx-int8, got format={options.format}")
     return options
@@ -138,20 +136,18 @@ def export(folder: Path, options: Options) -> None:
         InputError: If the run has no network to export, or not in this format.
         RuntimeError: If the file computes something else.
     """
-    if options.format != "exported-program":
+    if options.format.startswith("onnx"):
         require_onnx()
     ending = ending_of(folder)
-    path = Path(options.output) if options.output else folder / FILES[options.format]
-    example = ending.data.example_input(2)
+    path = Path(options.output) if options.output else folder / FORMATS[options.format].file
+    module = quantized_of(ending, options.calibrate) if options.format == "onnx-int8" else ending.module
+    write(module, ending.data.example_input(2), path, options.format)
     if options.format == "onnx-int8":
-        quantized = quantized_of(ending, options.calibrate)
-        write_onnx(integer_network(quantized), example, path)
-        check_int8(quantized, ending.data, path, options)
-    else:
-        plain = dequantize(ending.module) if quantization_of(ending.module) is not None else ending.module
-        write = write_onnx if options.format == "onnx" else write_exported_program
-        write(plain, example, path)
-        print(f"{ending.file.name} as {os.path.relpath(path)}, {size(path)}, with the same outputs")
+        check_int8(module, ending.data, path, options)
+        return
+    print(f"{ending.file.name} as {os.path.relpath(path)}, {size(path)}, with the same outputs")
+    if options.format == "lpz":
+        print_parts(path, ending.dense_bytes)
 
 
 # The run --------------------------------------------------------------------------------------------------------------
@@ -176,10 +172,11 @@ def ending_of(folder: Path) -> Ending:
     network = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
     module = ImageClassifier(network, data.num_classes)
     module.example_input_array = data.example_input(2)
+    dense_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
     found = [folder / name for name in ("finetuned.pt", "slim.pt", "quantized.pt") if (folder / name).is_file()]
     if not found:
         load_weights(module.network, folder)
-        return Ending(module.eval(), data, folder / "checkpoints", list(cfg.strategy))
+        return Ending(module.eval(), data, folder / "checkpoints", list(cfg.strategy), dense_bytes)
     file = found[0]
     strategy = cfg.finetune.strategy if file.name == "finetuned.pt" else cfg.strategy
     logging.getLogger("lightning_prune.slim_files").setLevel(logging.ERROR)  # that it is float until the next lines
@@ -189,7 +186,7 @@ def ending_of(folder: Path) -> Ending:
         options = next(options for options in strategy.values() if "QuantizationAwareTraining" in options["_target_"])
         callback: QuantizationAwareTraining = instantiate(options)
         callback.restore(module, state)
-    return Ending(module.eval(), data, file, list(strategy))
+    return Ending(module.eval(), data, file, list(strategy), dense_bytes)
 
 
 def quantized_of(ending: Ending, batches: int) -> ImageClassifier:
@@ -253,6 +250,25 @@ def check_int8(quantized: ImageClassifier, data: InMemoryImages, path: Path, opt
     )
     refuse_slow(path, integer, len(layers_of(quantized)))
     refuse_different(same, accuracy, in_torch)
+
+
+def print_parts(path: Path, dense_bytes: int) -> None:
+    """Print what is how large in a packed file, how that compares with the dense network, and what would be smaller."""
+    found = sizes(path)
+    parts = {**found.parts._asdict(), "header": found.header}
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "bytes", ""):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, count in parts.items():
+        table.add_row(name, f"{count:,}", f"{count / found.total:.1%}")
+    Console().print(table)
+    print(f"\n{dense_bytes / found.total:.1f} x smaller than the {dense_bytes:,} bytes of the dense network in float32")
+    if found.parts.raw > found.total / 2:
+        largest = max(found.tensors, key=lambda name: found.tensors[name].raw).partition("/")[2]
+        print(
+            f"Nothing is shared in most of it, {largest} for example: train with strategy=[gmp,weight_sharing], and "
+            "finetune=none, for the zeros and the few values that pack well"
+        )
 
 
 def print_table(*rows: tuple[str, str, str, str, str]) -> None:

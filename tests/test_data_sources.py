@@ -15,7 +15,7 @@ from pyarrow import parquet
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from lightning_prune.data import cifar
+from lightning_prune.data import hub
 from lightning_prune.data.cifar import cifar10, cifar100
 from lightning_prune.data.digits import digits
 from lightning_prune.data.image_folder import image_folder
@@ -152,7 +152,7 @@ def test_without_a_path_the_hub_is_asked_for_the_parquet_files(folder: Path, mon
         asked.append((repository, repo_type, allow_patterns))
         return str(folder)
 
-    monkeypatch.setattr(cifar, "snapshot_download", snapshot)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
     assert len(cifar10(validation=4).test.labels) == len(cifar100(validation=4).test.labels) == 4
     assert asked == [
         ("uoft-cs/cifar10", "dataset", "plain_text/*.parquet"),
@@ -164,7 +164,7 @@ def test_without_a_network_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPa
     def snapshot(repository: str, *, repo_type: str, allow_patterns: str) -> str:
         raise LocalEntryNotFoundError("no network\nplease check")
 
-    monkeypatch.setattr(cifar, "snapshot_download", snapshot)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
     with pytest.raises(InputError, match=r"^data.path: expected to download uoft-cs/cifar10 .*; pass a folder") as info:
         cifar10()
     assert "\n" not in str(info.value)

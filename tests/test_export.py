@@ -11,10 +11,17 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_prune import load_slim, slim
 from lightning_prune.data.digits import digits
 from lightning_prune.errors import InputError
+from lightning_prune.export import formats
+from lightning_prune.export.formats import FORMATS, opened, write
 from lightning_prune.export.int8 import calibrated, integer_network
+from lightning_prune.export.packed import load_packed, read_packed
+from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.models.digits import digits_resnet
+from lightning_prune.models.resnet import ResNet
+from lightning_prune.nothing import Nothing
 from lightning_prune.quantization import quantization_of
 from lightning_prune.quantizers.affine import Affine
 from lightning_prune.quantizers.dorefa import DoReFa
@@ -46,15 +53,16 @@ def python(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProce
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with runs that learned something: quantized, pruned and quantized, plain, and in few bits."""
+    """A folder with runs that learned something, each in a way of its own."""
     folder = tmp_path_factory.mktemp("runs")
     for name, strategy in {
         "quantized": ["strategy=qat"],
         "pruned": ["strategy=[sfp,qat]"],
         "plain": ["strategy=none"],
         "few": ["strategy=qat", "quantizer=twn"],
+        "shared": ["strategy=[gmp,weight_sharing]", "sparsity=0.8"],
     }.items():
-        short = ["trainer.max_epochs=4", "logger=csv", f"hydra.run.dir={folder / name}"]
+        short = ["trainer.max_epochs=4", "logger=csv", "export=null", f"hydra.run.dir={folder / name}"]
         result = python("train.py", *strategy, *short, cwd=folder)
         assert result.returncode == 0, result.stderr
     return folder
@@ -104,13 +112,38 @@ def test_float_files_of_few_bits_hold_the_rounded_weights(runs: Path) -> None:
     assert len(middle.unique()) == 3
 
 
+def test_packed_file_of_shared_weights(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    SCRIPT.export(runs / "shared", SCRIPT.options_of(["format=lpz"]))
+    printed = capsys.readouterr().out
+    assert "Nothing is shared" not in printed
+    network = digits_resnet(num_classes=10, in_channels=1)
+    dense = sum(tensor.nbytes for tensor in network.state_dict().values())
+    file = runs / "shared" / "model.lpz"
+    lines = [line.split() for line in printed.splitlines() if line.strip()]
+    parts = {words[0]: int(words[1].replace(",", "")) for words in lines if len(words) == 3 and words[2].endswith("%")}
+    assert parts.keys() == {"codebook", "tables", "codes", "indices", "raw", "header"}
+    assert sum(parts.values()) == file.stat().st_size < dense / 6
+    ratio = dense / file.stat().st_size
+    assert f"{ratio:.1f} x smaller than the {dense:,} bytes of the dense network in float32" in printed
+    loaded = load_packed(ImageClassifier(network, 10), file)
+    expected = load_slim(ImageClassifier(digits_resnet(num_classes=10, in_channels=1), 10), runs / "shared" / "slim.pt")
+    state = expected.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_packed_file_says_what_it_could_not_make_small(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    SCRIPT.export(runs / "plain", SCRIPT.options_of(["format=lpz", f"output={runs / 'raw.lpz'}"]))
+    printed = capsys.readouterr().out
+    assert "Nothing is shared in most of it, network.layer3.0.conv2.weight for example: train with strategy=" in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["plain", "format=onnx-int8"], "expected a run with strategy=qat, got strategy=[none]; calibrate=32"),
         (["few", "format=onnx-int8"], "expected integer weights and inputs of network.layer1.0.conv1"),
         (["quantized", "format=onnx-int8", "calibrate=4"], "expected calibrate for a float network"),
-        (["plain", "format=tflite"], "expected format to be one of onnx, onnx-int8, exported-program, got tflite"),
+        (["plain", "format=tflite"], "expected format to be one of onnx, onnx-int8, exported-program, lpz, got tflite"),
         (["plain", "calibrate=4"], "expected calibrate with format=onnx-int8, got format=onnx"),
         (["plain", "fromat=onnx"], "expected options format=..., output=..., calibrate=..."),
         (["plain", "threads=0"], "expected threads to be a whole number of at least 1, got 0"),
@@ -132,7 +165,108 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
 
 def test_help_lists_the_formats(tmp_path: Path) -> None:
     printed = python("scripts/export.py", "--help", cwd=tmp_path).stdout
-    assert all(f"    {name} " in printed for name in ("onnx", "onnx-int8", "exported-program"))
+    assert all(f"\n  {name}\n" in printed for name in FORMATS)
+    assert all(text in printed for one in FORMATS.values() for text in (one.use, one.needs))
+
+
+# The table under it ---------------------------------------------------------------------------------------------------
+
+
+class Several(torch.nn.Module):
+    """One with two inputs, of which one has no batch, and outputs of several kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> dict[str, object]:
+        y = self.layer(x) * scale
+        return {"logits": y, "more": (y.argmax(1), y > 0, None)}
+
+
+class Tokens(torch.nn.Module):
+    """A transformer over tokens, which come as whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.place = torch.nn.Embedding(11, 8), torch.nn.Parameter(torch.randn(1, 6, 8))
+        layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.layers, self.head = torch.nn.TransformerEncoder(layer, 2), torch.nn.Linear(8, 3)
+
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layers(self.embedding(numbers) + self.place).mean(1))
+
+
+def without_a_block() -> torch.nn.Module:
+    model = ResNet((1, 1, 1), (8, 16, 32))
+    with torch.no_grad():
+        for parameter in (*model.layer2[0].bn2.parameters(), *model.layer1[0].bn1.parameters()):
+            parameter[:9] = 0
+        for parameter in model.layer2[0].bn2.parameters():
+            parameter.zero_()
+    small = slim(model, torch.randn(2, 3, 8, 8)).eval()
+    assert any(isinstance(module, Nothing) for module in small.modules())
+    return small
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_slim_networks_of_any_batch_size_in_every_format(format: str, tmp_path: Path) -> None:
+    module, images, path = without_a_block(), torch.randn(2, 3, 8, 8), tmp_path / FORMATS[format].file
+    if format == "onnx-int8":
+        module = calibrated(module, [images])
+    write(module, images, path, format)
+    network = opened(path, format, module)
+    for size in (1, 7):
+        batch = torch.randn(size, 3, 8, 8)
+        with torch.no_grad():
+            expected = module(batch)
+        step = 0.05 * float(expected.abs().max()) if format == "onnx-int8" else 1e-5
+        torch.testing.assert_close(network(batch), expected, rtol=0, atol=step)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("format", ["onnx", "exported-program", "lpz"])
+def test_networks_of_any_kind_in_every_float_format(format: str, tmp_path: Path) -> None:
+    path = tmp_path / FORMATS[format].file
+    tokens, numbers = Tokens().eval(), torch.randint(0, 11, (5, 6))
+    write(tokens, numbers[:2], path, format)
+    with torch.no_grad():
+        torch.testing.assert_close(opened(path, format, tokens)(numbers), tokens(numbers))
+    write(Several(), (torch.randn(2, 4), torch.randn(3)), path, format)
+
+
+def test_quantized_network_is_written_with_its_rounded_weights(tmp_path: Path) -> None:
+    network = digits_resnet(num_classes=10, in_channels=1).eval()
+    module = calibrated(network, [torch.rand(4, 1, 8, 8)], Affine(3, 8))
+    write(module, torch.rand(2, 1, 8, 8), tmp_path / "a.lpz", "lpz")
+    weight = read_packed(tmp_path / "a.lpz")["state_dict"]["layer2.0.conv1.weight"]
+    assert max(len(channel.unique()) for channel in weight) <= 2**3
+
+
+def test_file_that_computes_something_else_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, images, path = torch.nn.Linear(4, 3), torch.randn(2, 4), tmp_path / "a.lpz"
+    path.write_text("old")
+    monkeypatch.setattr(formats, "load_packed", lambda model, path: torch.nn.Linear(4, 3))
+    with pytest.raises(RuntimeError, match="the file was not written, since the network in it computes something else"):
+        write(network, images, path, "lpz")
+    assert path.read_text() == "old"
+    assert len(os.listdir(tmp_path)) == 1
+    wrong = torch.export.export(torch.nn.Linear(4, 3), (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    monkeypatch.setattr(torch.export, "load", lambda path: wrong)
+    with pytest.raises(RuntimeError, match="computes something else for a batch of 1: linear is off by"):
+        write(network, images, tmp_path / "a.pt2", "exported-program")
+    assert len(os.listdir(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_damaged_files_are_refused(format: str, tmp_path: Path) -> None:
+    path = tmp_path / "damaged"
+    path.write_bytes(b"nothing that any program has written")
+    with pytest.raises(InputError, match=r"expected .*damaged") as error:
+        opened(path, format, torch.nn.Linear(4, 3))
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="expected format to be one of onnx, onnx-int8, exported-program, lpz, got pt"):
+        opened(path, "pt", torch.nn.Linear(4, 3))
 
 
 # The functions under it -----------------------------------------------------------------------------------------------

@@ -20,9 +20,12 @@ LAYERS = {
     **dict.fromkeys(
         ("selection", "masking", "choosing", "held_masks", "losses", "sensitivity", "activations", "admm"), 2
     ),
-    **dict.fromkeys(("proof", "nothing", "surgery", "slimming", "slim_files", "permutation"), 3),
+    **dict.fromkeys(("optimizer_slicing", "scratch", "weight_sharing"), 2),
+    **dict.fromkeys(("proof", "nothing", "surgery", "slimming", "slim_parts", "permutation"), 3),
+    **dict.fromkeys(("stated_sizes", "prunable_groups", "channel_pools"), 3),
     **dict.fromkeys(("callbacks", "search", "export", "plots", "report", "sweeps"), 4),
-    **dict.fromkeys(("checkpoints", "made_once", "comparison", "typed", "resolvers", "quiet"), 4),
+    **dict.fromkeys(("checkpoints", "slim_files", "made_once", "comparison", "typed", "resolvers", "quiet"), 4),
+    **dict.fromkeys(("stages", "second_fit", "exporting"), 4),
     **dict.fromkeys(("models", "data"), 4),
 }
 OUTSIDE = {
@@ -30,7 +33,7 @@ OUTSIDE = {
     2: {"torch"},
     3: {"torch"},
     4: {"torch", "lightning", "torchmetrics", "rich", "matplotlib", "numpy"}
-    | {"PIL", "pyarrow", "sklearn", "huggingface_hub", "filelock"}
+    | {"PIL", "pyarrow", "sklearn", "huggingface_hub", "filelock", "omegaconf"}
     | {"onnx", "onnxscript", "onnxruntime"},
 }
 STANDARD = set(__import__("sys").stdlib_module_names)
@@ -100,4 +103,5 @@ def test_entry_points_alone_import_hydra_and_nobody_imports_wandb() -> None:
     for path in [*entries, *PACKAGE.rglob("*.py")]:
         tops = {module.partition(".")[0] for module in imports(path)}
         assert "wandb" not in tops, path
-        assert path in entries or not tops & {"hydra", "omegaconf"}, path
+        assert path in entries or "hydra" not in tops, path
+        assert path in entries or "omegaconf" not in tops or path.name == "stages.py", path

@@ -20,6 +20,8 @@ class Place(IntEnum):
     """Behind it layers compute with rounded numbers."""
     REGULARIZATION = auto()
     PRUNING = auto()
+    SHARING = auto()
+    """It ties together what pruning has left."""
     MEASURING = auto()
     """It looks at what the others have left."""
     RESUMING = auto()

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
+from lightning_prune.export.packed import read_packed
+from lightning_prune.slim_files import load_slim_state
 
 State = dict[str, Tensor]
+
+_BY_NAME = ("state_dict", "buffers", "widths", "gone")
+"""What the file of a slim model says by the names of tensors and modules."""
 
 
 def load_weights(network: nn.Module, checkpoint: str | os.PathLike[str]) -> None:
@@ -19,15 +24,20 @@ def load_weights(network: nn.Module, checkpoint: str | os.PathLike[str]) -> None
 
     Args:
         network: Any module; stays as it is if the file does not fit.
-        checkpoint: A state dict, a Lightning checkpoint, or the folder of a run, which means `checkpoints/best.ckpt`
-            in it or else `checkpoints/last.ckpt`. Prefixes such as `network.` on one of the two sides do not matter.
+        checkpoint: A state dict, a Lightning checkpoint, the file of a slim model, to whose widths the network shrinks,
+            or a packed one; or the folder of a run, which means `checkpoints/best.ckpt` in it or else
+            `checkpoints/last.ckpt`. Prefixes such as `network.` on one of the two sides do not matter.
 
     Raises:
         InputError: If there is no such file, it is damaged or holds more than tensors and builtins, or its weights do
             not fit.
     """
     path = _file(Path(checkpoint))
-    load_state(network, _state(path), str(path))
+    loaded = read_packed(path) if path.suffix == ".lpz" else _loaded(path)
+    if "widths" in loaded:
+        load_slim_state(network, _slim_view(network.state_dict(), loaded), path)
+    else:
+        load_state(network, _state(loaded, path), str(path))
 
 
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
@@ -83,8 +93,8 @@ def _file(path: Path) -> Path:
     raise InputError(f"expected the file of a checkpoint or the folder of a run, got {path}, which does not exist")
 
 
-def _state(path: Path) -> State:
-    """Return the state dict in a file."""
+def _loaded(path: Path) -> Mapping[str, Any]:
+    """Return what is in a file."""
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -92,11 +102,42 @@ def _state(path: Path) -> State:
             f"expected a checkpoint of tensors and plain values, got {path}, which is damaged or holds other objects; "
             "save the state_dict of the network alone"
         ) from error
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
+    return loaded if isinstance(loaded, Mapping) else {}
+
+
+def _state(loaded: Mapping[str, Any], path: Path) -> State:
+    """Return the state dict in what is in a file."""
+    state = loaded.get("state_dict", loaded)
     tensors = {} if not isinstance(state, Mapping) else {k: v for k, v in state.items() if isinstance(v, Tensor)}
     if not tensors:
         raise InputError(f"expected a state dict or a Lightning checkpoint, got {path}, which holds no weights by name")
     return tensors
+
+
+def _slim_view(own: Mapping[str, Any], saved: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what is saved of a slim model under a network's own names, or as it is if there is no way to that."""
+    parts = [saved.get(part, {}) for part in _BY_NAME]
+    if not all(isinstance(part, Mapping) and all(isinstance(name, str) for name in part) for part in parts):
+        return saved
+    moves = [(prefix, "") for prefix in _prefixes(parts[0])] + [("", prefix) for prefix in _prefixes(own)]
+    for away, instead in moves:
+        state, *others = (_moved(part, away, instead) for part in parts)
+        if state and state.keys() <= own.keys():
+            return {**saved, **dict(zip(_BY_NAME, (state, *others), strict=True))}
+    return saved
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    """Return all that names could begin with, the shortest first."""
+    found = {name[: index + 1] for name in names for index, letter in enumerate(name) if letter == "."}
+    return ["", *sorted(found, key=len)]
+
+
+def _moved(part: Mapping[str, Any], away: str, instead: str) -> dict[str, Any]:
+    """Return the entries whose names, of tensors or of modules, begin with a prefix, with another one in its place."""
+    dotted = {f"{name}.": value for name, value in part.items()}
+    moved = {name.removeprefix(away): value for name, value in dotted.items() if name.startswith(away)}
+    return {f"{instead}{name}".removesuffix("."): value for name, value in moved.items()}
 
 
 def _uncompiled(name: str) -> str:

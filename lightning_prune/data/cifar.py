@@ -1,15 +1,10 @@
 """CIFAR-10 and CIFAR-100 from parquet files, downloaded from the Hugging Face hub unless a folder is given."""
 
 from os import PathLike
-from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
-from lightning_prune.data.checks import check_folder, check_integer, check_serving, check_views
-from lightning_prune.data.images import Images, hold_out
+from lightning_prune.data.checks import check_integer, check_serving, check_views
+from lightning_prune.data.hub import download, read_splits
 from lightning_prune.data.in_memory import InMemoryImages
-from lightning_prune.data.parquet import read_parquet
-from lightning_prune.errors import InputError
 
 
 def cifar10(
@@ -43,8 +38,8 @@ def cifar10(
     check_serving(batch_size, seed)
     check_integer("data.validation", validation, 1, 49_999)
     check_views(views, padding=4, flip=True)
-    folder = _download("uoft-cs/cifar10", "plain_text/*.parquet") if path is None else path
-    train, val, test = _read(folder, ("label",), 10, validation, seed)
+    folder = download("uoft-cs/cifar10", "plain_text/*.parquet") if path is None else path
+    train, val, test = read_splits(folder, ("label",), 10, validation, seed)
     return InMemoryImages(
         train=train,
         val=val,
@@ -88,8 +83,8 @@ def cifar100(
     check_serving(batch_size, seed)
     check_integer("data.validation", validation, 1, 49_999)
     check_views(views, padding=4, flip=True)
-    folder = _download("uoft-cs/cifar100", "cifar100/*.parquet") if path is None else path
-    train, val, test = _read(folder, ("fine_label", "label"), 100, validation, seed)
+    folder = download("uoft-cs/cifar100", "cifar100/*.parquet") if path is None else path
+    train, val, test = read_splits(folder, ("fine_label", "label"), 100, validation, seed)
     return InMemoryImages(
         train=train,
         val=val,
@@ -103,30 +98,3 @@ def cifar100(
         seed=seed,
         views=views,
     )
-
-
-def _download(repository: str, files: str) -> str:
-    try:
-        return snapshot_download(repository, repo_type="dataset", allow_patterns=files)
-    except OSError as error:  # no network, no such repository, no space: the hub's errors are all of this type
-        raise InputError(
-            f"data.path: expected to download {repository} from huggingface.co, got {type(error).__name__}; "
-            "pass a folder with its parquet files"
-        ) from error
-
-
-def _read(
-    path: str | PathLike[str], label_columns: tuple[str, ...], num_classes: int, validation: int, seed: int
-) -> tuple[Images, Images, Images]:
-    folder = check_folder(path, "parquet files")
-    everything = read_parquet(_find_files(folder, "train"), label_columns, num_classes)
-    test = read_parquet(_find_files(folder, "test"), label_columns, num_classes)
-    return *hold_out(everything, validation, seed), test
-
-
-def _find_files(folder: Path, part: str) -> list[Path]:
-    # Searched in depth: the hub's own folders have the files one level down.
-    files = sorted(file for file in folder.rglob("*.parquet") if part in file.name)
-    if not files:
-        raise InputError(f"data.path: expected files named *{part}*.parquet, got {folder}, which has none")
-    return files

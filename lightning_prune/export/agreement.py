@@ -83,13 +83,15 @@ def difference(program: ExportedProgram, run: Run, inputs: Sequence[Tensor]) -> 
     found = run(inputs)
     follower = Following(program, found)
     with torch.no_grad():
-        outputs = tree_leaves(follower.run(*inputs))
+        outputs = output_tensors(follower.run(*inputs))
     if follower.worst:
         return follower.worst
     for name, output in zip(output_names(program), outputs, strict=True):
-        largest = float(output.abs().max())
-        off = float((found[name] - output).abs().max())
-        if found[name].shape != output.shape or not off <= FLOAT_TOLERANCE * largest:
+        expected, got = output.double(), found[name].double()  # truth values and integers as well
+        if got.shape != expected.shape:
+            return f"{name} is of shape {tuple(got.shape)} in place of {tuple(expected.shape)}"
+        largest, off = float(expected.abs().max()), float((got - expected).abs().max())
+        if not off <= FLOAT_TOLERANCE * largest:
             return f"{name} is off by {off:.2g} where the largest number is {largest:.2g}"
     return ""
 
@@ -100,5 +102,10 @@ def rounded_names(program: ExportedProgram) -> set[str]:
 
 
 def output_names(program: ExportedProgram) -> list[str]:
-    """Return the names of the outputs in a program."""
-    return [str(name) for name in program.graph_signature.user_outputs]
+    """Return the names of the tensors that a program returns."""
+    return [name for name in program.graph_signature.user_outputs if isinstance(name, str)]
+
+
+def output_tensors(outputs: Any) -> list[Tensor]:
+    """Return the tensors in what a model or a program returns, without None and numbers, which files leave out."""
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]

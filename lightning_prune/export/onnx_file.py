@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.utils._pytree import tree_leaves
 
 from lightning_prune.errors import InputError
-from lightning_prune.export.agreement import Run, difference, noise_like, output_names, rounded_names
+from lightning_prune.export.agreement import Run, difference, noise_like, output_names, output_tensors, rounded_names
 from lightning_prune.export.onnx_session import require_onnx, run, session
 from lightning_prune.integer_layers import IntegerLayer, scaled
 from lightning_prune.quantization import quantization_of
@@ -57,7 +56,7 @@ def write_onnx(model: nn.Module, example_input: ExampleInput, path: str | os.Pat
     arguments = as_arguments(example_input)
     program = _export(model, arguments)
     outputs = [f"output_{i}" for i in range(len(output_names(program)))]
-    with _quiet(), _beside(Path(path)) as part:
+    with quiet(), beside(Path(path)) as part:
         try:
             written = torch.onnx.export(
                 program,
@@ -69,8 +68,9 @@ def write_onnx(model: nn.Module, example_input: ExampleInput, path: str | os.Pat
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
+            cause = error.__cause__ if isinstance(error.__cause__, torch.onnx.OnnxExporterError) else error
             raise InputError(
-                f"expected a {type(model).__name__} of operators that ONNX has, got {_reason(error)}"
+                f"expected a {type(model).__name__} of operators and outputs that ONNX has, got {_reason(cause)}"
             ) from error
         assert written is not None
         rounded = show(written.model, rounded_names(program))
@@ -99,11 +99,11 @@ def write_exported_program(model: nn.Module, example_input: ExampleInput, path: 
         raise InputError(f"expected a path that ends in .pt2, as torch.export.load wants it, got {path}")
     arguments = as_arguments(example_input)
     program = _export(model, arguments)
-    with _quiet(), _beside(Path(path)) as part:
+    with quiet(), beside(Path(path)) as part:
         torch.export.save(program.run_decompositions(_plain_operators()), part)
         loaded = torch.export.load(part).module()
         names = output_names(program)
-        _verify(program, arguments, lambda inputs: dict(zip(names, tree_leaves(loaded(*inputs)), strict=True)))
+        _verify(program, arguments, lambda inputs: dict(zip(names, output_tensors(loaded(*inputs)), strict=True)))
 
 
 def _export(model: nn.Module, arguments: tuple[Tensor, ...]) -> ExportedProgram:
@@ -120,12 +120,15 @@ def _export(model: nn.Module, arguments: tuple[Tensor, ...]) -> ExportedProgram:
     example = noise_like([argument.cpu() for argument in arguments], max(2, len(arguments[0])))
     shapes = _batch_axes(plain, example)
     try:
-        with evaluating(plain), torch.compiler.set_stance("force_eager"), _quiet():
+        with evaluating(plain), torch.compiler.set_stance("force_eager"), quiet():
             return torch.export.export(plain, example, dynamic_shapes=shapes, strict=False)
     except Exception as error:
+        fixed = "; it takes the batch size for a constant: x.shape[0] is none, len(x) is" * (
+            "specialized" in str(error)
+        )
         raise InputError(
             f"expected {type(model).__name__}.forward to be traceable by torch.export for batches of any size, got "
-            f"{type(error).__name__}: {_reason(error)}"
+            f"{type(error).__name__}: {_reason(error)}{fixed}"
         ) from error
 
 
@@ -161,7 +164,7 @@ def _verify(program: ExportedProgram, arguments: Sequence[Tensor], compute: Run)
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
+def beside(path: Path) -> Iterator[Path]:
     """Lend a name beside a file; what was written there takes its place, unless something went wrong."""
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +176,7 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep to itself what exporters say about their own steps."""
     names = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
     before = {name: logging.getLogger(name).level for name in names}

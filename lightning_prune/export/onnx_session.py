@@ -44,7 +44,7 @@ def session(file: Path | bytes, threads: int = 1, optimized: Path | None = None)
         optimized: Where to write the graph that will run, if anywhere.
 
     Raises:
-        InputError: If a package is missing.
+        InputError: If a package is missing, the file damaged, or an operator unknown for its numbers.
     """
     require_onnx()
     from onnxruntime import InferenceSession, SessionOptions
@@ -57,7 +57,12 @@ def session(file: Path | bytes, threads: int = 1, optimized: Path | None = None)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
-    return InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    try:
+        return InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its classes have no common base
+        where = "the model" if isinstance(file, bytes) else str(file)
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"expected {where} to be ONNX that onnxruntime runs on a CPU, got {reason}") from error
 
 
 def run(session: "InferenceSession", inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -21,6 +21,7 @@ from quiet_trainer import quiet_trainer
 import train
 from lightning_prune import SparsityMonitor, load_slim, save_slim, slim
 from lightning_prune.callbacks.pruner import Pruner
+from lightning_prune.callbacks.weight_sharing import WeightSharing
 from lightning_prune.criteria.mix import Mix
 from lightning_prune.granularities.channel import Channel
 from lightning_prune.interception import suspended
@@ -82,9 +83,8 @@ trainer = functools.partial(
 
 @pytest.mark.parametrize("name", options("model"))
 def test_every_model_gives_logits(name: str) -> None:
-    data = "digits" if name.startswith("digits") else "cifar10"
-    cfg = composed(f"model={name} data={data}")
-    channels, size = (1, 8) if data == "digits" else (3, 32)
+    channels, size = (1, 8) if name.startswith("digits") else (1, 28) if name.startswith("lenet") else (3, 32)
+    cfg = composed(f"model={name}")
     network = instantiate(cfg.model, num_classes=7, in_channels=channels).eval()
     assert network(torch.randn(2, channels, size, size)).shape == (2, 7)
 
@@ -125,7 +125,8 @@ def test_every_method_ends_in_an_equal_slim_model(overrides: str, tmp_path: Path
     pruners = [callback for callback in callbacks if isinstance(callback, Pruner)]
     assert all(pruner.is_final for pruner in pruners)
     zeros = float(fit.callback_metrics["sparsity/total"])
-    assert zeros > 0.1 if pruners else zeros == 0
+    removing = [pruner for pruner in pruners if not isinstance(pruner, WeightSharing)]
+    assert zeros > 0.1 if removing else zeros < 1e-3  # one of the values that weights share may be zero
     if any(isinstance(pruner.granularity, Channel) for pruner in pruners):
         assert sizes[1] < 0.85 * sizes[0]
     else:
