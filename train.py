@@ -1,6 +1,5 @@
 """Train a network, make it small while it trains, and measure what is left: `python train.py --help`."""
 
-import copy
 import os
 import secrets
 import signal
@@ -8,6 +7,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +27,35 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import nn
 
-from lightning_prune import KnowledgeDistillation, SparsityMonitor, __version__, load_slim, save_slim
+from lightning_prune import KnowledgeDistillation, SparsityMonitor, save_slim
 from lightning_prune.callbacks.exact_resume import ExactResume
-from lightning_prune.callbacks.held_zeros import HeldZeros
 from lightning_prune.callbacks.order import check_together
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.callbacks.weight_files import load_weights
-from lightning_prune.checkpoints import WholeFiles, best_checkpoint, fit, saving
+from lightning_prune.checkpoints import WholeFiles, fit, saving
 from lightning_prune.comparison import Comparison, ending
 from lightning_prune.data.in_memory import InMemoryImages
 from lightning_prune.errors import InputError
-from lightning_prune.made_once import key_of, made_once
+from lightning_prune.exporting import export_last
+from lightning_prune.made_once import made_once
 from lightning_prune.models.classifier import ImageClassifier
+from lightning_prune.optimizer_slicing import check_sliceable
 from lightning_prune.quiet import hush
 from lightning_prune.resolvers import RESOLVERS
+from lightning_prune.second_fit import DENSE, SLIM, affordable_epochs, begin, save_momentum
+from lightning_prune.stages import check_stages, described, finetuning, set_epochs, settle_paths, teaching
 from lightning_prune.sweeps import sweep_report
-from lightning_prune.typed import check_numbers, of_teachers, reads_teacher, refuse_unread
+from lightning_prune.typed import (
+    check_finetuning,
+    check_numbers,
+    reads_dense,
+    reads_momentum,
+    reads_teacher,
+    refuse_unread,
+)
+
+NAMES = {None: "fine-tuned", "epochs": "scratch-E", "compute": "scratch-B"}
+"""What the end table calls the slim model after its own training, by what a control has in common with the run."""
 
 for name, resolver in RESOLVERS.items():
     OmegaConf.register_new_resolver(name, resolver, replace=True)
@@ -105,36 +118,14 @@ def settled(cfg: DictConfig) -> DictConfig:
             "resume=FOLDER, or choose another"
         )
     else:
-        refuse_unread(OmegaConf.to_container(cfg, resolve=False), hydra_config.overrides.task)  # type: ignore[arg-type]
-        cfg.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         cfg.overrides = list(hydra_config.overrides.task)
+        refuse_unread(OmegaConf.to_container(cfg, resolve=False), cfg.overrides)  # type: ignore[arg-type]
+        cfg.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         cfg.sweep = Path(hydra_config.sweep.dir).as_posix() if hydra_config.mode == RunMode.MULTIRUN else None
         settle_paths(cfg)
     cfg.run_folder = str(folder)
     OmegaConf.save(cfg, file)
     return cfg
-
-
-def settle_paths(cfg: DictConfig) -> None:
-    """Make paths good for a later resume from elsewhere, and take architectures from the runs that are given."""
-    if cfg.data.get("path"):
-        cfg.data.path = str(Path(cfg.data.path).absolute())
-    cfg.teacher.folder = str(Path(cfg.teacher.folder).absolute())
-    if cfg.weights:
-        cfg.weights = str(Path(cfg.weights).absolute())
-        if not any(typed.startswith("model=") for typed in cfg.overrides):
-            cfg.model = model_of(cfg.weights) or cfg.model
-    if cfg.teacher.checkpoint:
-        cfg.teacher.checkpoint = str(Path(cfg.teacher.checkpoint).absolute())
-        if not any(of_teachers(typed, "model") for typed in cfg.overrides):
-            cfg.teacher.model = model_of(cfg.teacher.checkpoint) or cfg.teacher.model
-
-
-def model_of(checkpoint: str) -> Any:
-    """Return how the model of a checkpoint is built, as the configuration of its run says; None if there is none."""
-    path = Path(checkpoint)
-    file = (path if path.is_dir() else path.parent.parent) / "config.yaml"
-    return OmegaConf.load(file).model if file.is_file() else None
 
 
 # The stages -----------------------------------------------------------------------------------------------------------
@@ -157,15 +148,12 @@ def run_stages(cfg: DictConfig) -> None:
         check(cfg)
         data: InMemoryImages = instantiate(cfg.data)
         teacher = network(cfg.teacher.model, data) if reads_teacher(cfg) else None
+        own_teacher = network(cfg.model, data) if reads_dense(cfg) else teacher
         strategy = callbacks(cfg.strategy, teacher)
+        pruners = [callback for callback in strategy.values() if isinstance(callback, Pruner)]
         tuning = finetuning(cfg) if cfg.finetune else None
-        tuners = callbacks(tuning.strategy, teacher) if tuning else {}
-        pruners = {name: callback for name, callback in strategy.items() if isinstance(callback, Pruner)}
-        if tuning and not pruners:
-            raise InputError(
-                f"expected a strategy that prunes before fine-tuning, got strategy=[{','.join(cfg.strategy)}]; add "
-                "one, or set finetune=none"
-            )
+        tuners = callbacks(tuning.strategy, own_teacher) if tuning else {}
+        check_stages(cfg, pruners, (tuners if tuning else strategy).values())
         check_strategy(cfg, data, strategy.values())
         if tuning:
             check_strategy(tuning, data, tuners.values())
@@ -181,36 +169,68 @@ def run_stages(cfg: DictConfig) -> None:
         load_teacher(teacher, weights, data)
         if trainer.is_global_zero:
             models = {"teacher": ImageClassifier(teacher, data.num_classes)} if teacher else {}
-            models |= ending(module, pruners.values(), data.example_input(2))
-            if pruners:
-                save_slim(models["slim"], folder / "slim.pt")
-            elif "quantized" in models:
-                save_slim(module, folder / "quantized.pt")
-            compared.add(models, trainer)
+            compared.add(models | leave(cfg, module, pruners, data), trainer)
         trainer.strategy.barrier()
     if tuning:
-        finetune(tuning, data, tuners.values(), folder, compared)
+        if own_teacher is not teacher:
+            load_teacher(own_teacher, folder / DENSE, data)
+        finetune(cfg, tuning, data, tuners.values(), compared)
     if trainer.is_global_zero:
+        problem = None
+        if cfg.export is not None:
+            try:
+                export_last(compared, folder, data.example_input(2), cfg.export)
+            except Exception as error:  # whatever it is, the run keeps its results
+                problem = first_line(error)
         rows = compared.rows(data.example_input(cfg.latency_batch_size))
         compared.report(folder, rows, strategy, described(cfg))
+        if problem is not None:
+            print(f"Not exported as {cfg.export}: {problem}", file=sys.stderr)
+
+
+def leave(
+    cfg: DictConfig, module: ImageClassifier, pruners: Collection[Pruner], data: InMemoryImages
+) -> dict[str, ImageClassifier]:
+    """Return the models that the main stage ends with, by name, and write what they are and what the next one needs."""
+    folder = Path(cfg.run_folder)
+    end = ending(module, pruners, data.example_input(2))
+    if pruners:
+        save_slim(end.models["slim"], folder / SLIM)
+    elif "quantized" in end.models:
+        save_slim(module, folder / "quantized.pt")
+    if reads_dense(cfg):
+        torch.save(end.models["dense"].state_dict(), folder / DENSE)
+    if reads_momentum(cfg):
+        save_momentum(folder, module, end.kept)
+    return end.models
 
 
 def finetune(
-    cfg: DictConfig, data: InMemoryImages, strategy: Iterable[Callback], run_folder: Path, compared: Comparison
+    cfg: DictConfig, own: DictConfig, data: InMemoryImages, strategy: Iterable[Callback], compared: Comparison
 ) -> None:
-    """Train the slim model of a run on; what is zero in it stays so."""
-    say(f"Fine-tuning: the slim model, {cfg.trainer.max_epochs} epochs")
+    """Train the slim model of a run on, or its control from random weights, by the configuration of its own stage."""
+    folder, scratch = Path(cfg.run_folder), cfg.finetune.get("from_scratch")
+    build = partial(classifier, own, data)
     with one_line():
-        module = load_slim(classifier(cfg, data), run_folder / "slim.pt")
-    with trained(cfg, module, data, [*strategy, HeldZeros()]) as trainer:
+        if scratch == "compute":
+            example, options = data.example_input(1), cfg.finetune
+            set_epochs(own, affordable_epochs(build, folder, example, options.epochs, options.longest))
+        module, held = begin(build, folder, scratch=scratch is not None, momentum=reads_momentum(cfg))
+    name, weights = NAMES[scratch], " from random weights" if scratch else ""
+    say(f"{name[0].upper()}{name[1:]}: the slim model, {own.trainer.max_epochs} epochs{weights}")
+    with trained(own, module, data, [*strategy, *held]) as trainer:
         if trainer.is_global_zero:
-            save_slim(module, run_folder / "finetuned.pt")
-            compared.add({"fine-tuned": module}, trainer)
+            save_slim(module, folder / "finetuned.pt")
+            compared.add({name: module}, trainer)
 
 
 def check(cfg: DictConfig) -> None:
     """Refuse what can be refused before data is read or anything trained, and set what holds for all stages."""
     check_numbers(cfg)
+    if cfg.finetune:
+        check_finetuning(cfg)
+    if reads_momentum(cfg):
+        check_sliceable(instantiate(cfg.optimizer))
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
@@ -275,23 +295,6 @@ def trained(
                 logger.experiment.finish()
 
 
-def finetuning(cfg: DictConfig) -> DictConfig:
-    """Return the configuration by which the slim model trains on, below the run's folder."""
-    own = copy.deepcopy(cfg)
-    own.optimizer.update(OmegaConf.to_container(cfg.finetune.optimizer, resolve=True))
-    own.scheduler, own.strategy, own.finetune = cfg.finetune.scheduler, cfg.finetune.strategy, None
-    set_epochs(own, cfg.finetune.epochs)
-    own.run_folder, own.run_id = str(Path(cfg.run_folder, "finetune")), f"{cfg.run_id}-finetune"
-    return own
-
-
-def set_epochs(cfg: DictConfig, epochs: int) -> None:
-    """Let a stage last so many epochs, however the length of the run is told."""
-    cfg.trainer.max_epochs = epochs
-    if "max_steps" in cfg.trainer:
-        cfg.trainer.max_steps = -1
-
-
 # The teacher ----------------------------------------------------------------------------------------------------------
 
 
@@ -315,20 +318,6 @@ def teacher_weights(cfg: DictConfig, data: InMemoryImages) -> Path:
     return Path(own.run_folder)
 
 
-def teaching(cfg: DictConfig) -> DictConfig:
-    """Return the configuration of a plain training of the teacher, in a folder named by all that determines it."""
-    own = copy.deepcopy(cfg)
-    own.model, own.optimizer, own.scheduler = cfg.teacher.model, cfg.teacher.optimizer, cfg.teacher.scheduler
-    set_epochs(own, cfg.teacher.epochs)
-    own.strategy, own.finetune, own.logger = {}, None, {"csv": cfg.logger.csv}
-    own.overrides, own.sweep = [], None
-    settings: Any = OmegaConf.to_container(own, resolve=True)
-    trainer = {key: value for key, value in settings["trainer"].items() if not key.startswith(("log_", "enable_"))}
-    determined = [settings[key] for key in ("model", "data", "optimizer", "scheduler", "seed", "threads")]
-    own.run_folder = str(Path(cfg.teacher.folder, key_of([__version__, trainer, determined])))
-    return own
-
-
 def load_teacher(teacher: nn.Module | None, weights: Path | None, data: InMemoryImages) -> None:
     """Give the teacher its weights, if there is one."""
     if teacher is None or weights is None:
@@ -345,20 +334,6 @@ def load_teacher(teacher: nn.Module | None, weights: Path | None, data: InMemory
 
 
 # What a run says ------------------------------------------------------------------------------------------------------
-
-
-def described(cfg: DictConfig) -> dict[str, Any]:
-    """Return what the summary says of a run's configuration."""
-    folder = Path(cfg.run_folder)
-    return {
-        "strategy": list(cfg.strategy),
-        "sparsity": cfg.sparsity,
-        "seed": cfg.seed,
-        "overrides": list(cfg.overrides),
-        "run_id": cfg.run_id,
-        "checkpoint": os.path.relpath(best_checkpoint(folder) or folder, folder),
-        "versions": {"lightning_prune": __version__, "torch": torch.__version__},
-    }
 
 
 @rank_zero_only

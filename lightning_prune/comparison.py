@@ -2,9 +2,10 @@
 
 import copy
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -17,28 +18,63 @@ from lightning_prune.interception import suspended
 from lightning_prune.profiling import profile_all
 from lightning_prune.quantization import quantization_of
 from lightning_prune.report import EndTable, Json, Row, in_words, plot_curves, write_summary
-from lightning_prune.slimming import slim
+from lightning_prune.slimming import slimmed
 
 Module = TypeVar("Module", bound=LightningModule)
 
 
-def ending(module: Module, pruners: Collection[Pruner], example_input: Tensor) -> dict[str, Module]:
-    """Return the models that a training ends with, by name: `dense`, unless that is not known, `masked` and `slim`.
+@dataclass(frozen=True, eq=False)
+class Ending(Generic[Module]):
+    """The models that a training ends with.
+
+    Attributes:
+        models: By name: `dense`, unless that is not known, `masked` and `slim`, or what there is without a pruner.
+        kept: What of the tensors of the masked one the slim one has; see `Slimmed`.
+    """
+
+    models: dict[str, Module]
+    kept: dict[str, dict[int, Tensor]]
+
+
+def ending(module: Module, pruners: Collection[Pruner], example_input: Tensor) -> Ending[Module]:
+    """Return what a training ends with.
 
     Args:
         module: As it is after training.
-        pruners: Those it was trained with; without one it is `dense`, or `quantized`, and nothing else is returned.
+        pruners: Those it was trained with; without one it is `dense`, or `quantized`, and there is nothing else.
         example_input: What its `forward` takes.
     """
     if not pruners:
-        return {"dense" if quantization_of(module) is None else "quantized": module}
-    models = {"masked": module, "slim": slim(module, example_input)}
+        return Ending({"dense" if quantization_of(module) is None else "quantized": module}, {})
+    slim = slimmed(module, example_input)
+    models = {"masked": module, "slim": slim.model}
     states = [pruner.dense_state for pruner in pruners]
-    if len(states) > 1 or states[0] is None:
-        return models
-    dense = copy.deepcopy(module)
-    dense.load_state_dict(states[0])
-    return {"dense": dense, **models}
+    if len(states) == 1 and states[0] is not None:
+        dense = copy.deepcopy(module)
+        dense.load_state_dict(states[0])
+        models = {"dense": dense, **models}
+    return Ending(models, slim.kept)
+
+
+class OpenedFile(LightningModule):
+    """A network in a file that was opened again.
+
+    Args:
+        compute: Maps images `(n, channels, h, w)` to logits `(n, num_classes)`, on the CPU.
+    """
+
+    def __init__(self, compute: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.compute = compute
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of images."""
+        return self.compute(x)
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Return logits `(n, num_classes)` and labels `(n,)`."""
+        images, labels = batch
+        return self(images), labels
 
 
 class Comparison:
@@ -56,16 +92,23 @@ class Comparison:
         self.classes: dict[str, Tensor] = {}
         """The predicted class of every test image, `(n,)`, by model."""
         self._accuracies: dict[str, float] = {}
+        self._files: dict[str, int] = {}
 
     def add(self, models: Mapping[str, LightningModule], trainer: Trainer) -> None:
         """Test models by name, and tell the loggers of a trainer."""
         for name, model in models.items():
-            self.classes[name], labels = self._predict(model)
-            self._accuracies[name] = float((self.classes[name] == labels).double().mean())
-            self.models[name] = model
+            self._add(name, model, self._accelerator, self._precision)
         results = {f"test/accuracy_{name}": self._accuracies[name] for name in models}
         for logger in trainer.loggers:
             logger.log_metrics(results, step=trainer.global_step)
+
+    def add_file(self, name: str, file: Path, compute: Callable[[Tensor], Tensor]) -> None:
+        """Test what was opened of the file of the last model, on the CPU.
+
+        Its accuracy, latency and bytes are measured; parameters, non-zeros and MACs will be that model's.
+        """
+        self._add(name, OpenedFile(compute), "cpu", "32-true")
+        self._files[name] = file.stat().st_size
 
     def rows(self, example_input: Tensor) -> list[Row]:
         """Return what is known of all models, in the order in which they came.
@@ -75,6 +118,10 @@ class Comparison:
         """
         with suspended():  # a rounded number takes as much space as another, and more time, before it is exported
             profiles = profile_all([model.cpu() for model in self.models.values()], example_input)
+        for number, name in enumerate(self.models):
+            if name in self._files:
+                own = profiles[number].latency_ms
+                profiles[number] = replace(profiles[number - 1], bytes=self._files[name], latency_ms=own)
         return [Row(*entries) for entries in zip(self.models, self._accuracies.values(), profiles, strict=True)]
 
     def report(
@@ -103,12 +150,17 @@ class Comparison:
         for line in [*lines, f"In {os.path.relpath(run_folder)}: {', '.join(files)}"]:
             console.print(f"\n{line}", markup=False, highlight=False, soft_wrap=True)
 
-    def _predict(self, model: LightningModule) -> tuple[Tensor, Tensor]:
+    def _add(self, name: str, model: LightningModule, accelerator: str, precision: Any) -> None:
+        self.classes[name], labels = self._predict(model, accelerator, precision)
+        self._accuracies[name] = float((self.classes[name] == labels).double().mean())
+        self.models[name] = model
+
+    def _predict(self, model: LightningModule, accelerator: str, precision: Any) -> tuple[Tensor, Tensor]:
         """Return the predicted and the true classes of all test images, on one device and with no logger."""
         tester = Trainer(
-            accelerator=self._accelerator,
+            accelerator=accelerator,
             devices=1,
-            precision=self._precision,
+            precision=precision,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -18,6 +18,9 @@ from lightning_prune.errors import InputError
 from lightning_prune.plots import Curves, draw_curves, percent
 from lightning_prune.profiling import Profile
 
+EXPORTED = "exported"
+"""The name of the file that the last model was written to, once it was opened again."""
+
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 
@@ -26,7 +29,7 @@ class Row:
     """Hold what is reported of one model.
 
     Attributes:
-        name: Which model: `"teacher"`, `"dense"`, `"masked"`, `"slim"`, `"fine-tuned"` or another.
+        name: Which model: `"teacher"`, `"dense"`, `"masked"`, `"slim"`, `"fine-tuned"`, `"exported"` or another.
         accuracy: Test accuracy, in [0, 1]; NaN where it is not known.
         profile: What the model costs.
     """
@@ -95,7 +98,7 @@ def plot_curves(run_folder: Path, rows: Sequence[Row] = (), *, hard_from_epoch: 
     Raises:
         InputError: If the folder has no logged metrics, or none of those that are drawn.
     """
-    accuracies = {row.name: row.accuracy for row in rows}
+    accuracies = {row.name: row.accuracy for row in rows if row.name != EXPORTED}  # which is the last one again
     path = run_folder / "curves.png"
     curves = read_metrics(run_folder)
     draw_curves(curves, title(run_folder), accuracies=accuracies, hard_from_epoch=hard_from_epoch).savefig(path)
@@ -165,6 +168,8 @@ class EndTable:
             f"\nLatency: median forward pass, batch size {batch}, CPU threads {threads}. "
             "MACs: multiply-accumulates of conv and linear layers, one image. "
             f"Second numbers: share of {reference(self.rows).name}; of accuracy, the change in points."
+            + " Of the exported file bytes and latency are its own, the counts those of the network."
+            * any(row.name == EXPORTED for row in self.rows)
         )
 
 

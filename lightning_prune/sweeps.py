@@ -13,7 +13,7 @@ from rich.text import Text
 
 from lightning_prune.errors import InputError
 from lightning_prune.plots import Point, draw_sweep, percent
-from lightning_prune.report import in_units, milliseconds, read_summary, reference, title
+from lightning_prune.report import EXPORTED, in_units, milliseconds, read_summary, reference, title
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,11 @@ def _read_job(folder: Path) -> Job:
         problem = "unreadable summary.json" if file.exists() else "failed or unfinished"
         return Job(folder.name, _settings({"overrides": _hydra_overrides(folder)}), {}, problem)
     # The last model has the channels that are left, fine-tuned or not: all of them where nothing was pruned.
-    whole, slim = reference(summary.rows).profile, summary.rows[-1].profile
+    last = [row for row in summary.rows if row.name != EXPORTED][-1]
+    whole, slim = reference(summary.rows).profile, last.profile
     numbers = {
         "accuracy_dense": next((row.accuracy for row in summary.rows if row.name == "dense"), math.nan),
-        "accuracy_slim": summary.rows[-1].accuracy,
+        "accuracy_slim": last.accuracy,
         "macs": slim.macs,
         "macs_ratio": slim.macs / max(1, whole.macs),
         "parameters": slim.parameters,

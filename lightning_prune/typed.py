@@ -13,9 +13,35 @@ SHARED = {"granularity": None, "criterion": None, "schedule": None, "scope": "la
 
 
 def reads_teacher(config: Config) -> bool:
-    """Return whether a strategy of any stage has a teacher."""
-    stages = [config["strategy"], *([config["finetune"]["strategy"]] if config["finetune"] else [])]
-    return any("teacher" in options for strategy in stages for options in strategy.values())
+    """Return whether a strategy of any stage has a teacher other than the run's own dense network."""
+    tuning = config["finetune"]
+    taught = bool(tuning) and _has_teacher(tuning["strategy"]) and not reads_dense(config)
+    return _has_teacher(config["strategy"]) or taught
+
+
+def reads_dense(config: Config) -> bool:
+    """Return whether the slim model trains on with the run's own dense network as its teacher.
+
+    That is so where it is told, and where the strategy keeps that network and no other teacher is there or typed.
+    """
+    told = (config["finetune"] or {}).get("teacher", "teacher")
+    if told is not None:
+        return bool(told == "dense")
+    typed = any(of_teachers(override) for override in config["overrides"])
+    return _keeps_dense(config["strategy"]) and not _has_teacher(config["strategy"]) and not typed
+
+
+def reads_momentum(config: Config) -> bool:
+    """Return whether the slim model trains on with the momentum of the main stage."""
+    return (config["finetune"] or {}).get("momentum") == "sliced"
+
+
+def _has_teacher(strategy: Config) -> bool:
+    return any("teacher" in options for options in strategy.values())
+
+
+def _keeps_dense(strategy: Config) -> bool:
+    return any(options.get("keep_dense") for options in strategy.values())
 
 
 def refuse_unread(config: Config, overrides: Sequence[str]) -> None:
@@ -67,6 +93,40 @@ def check_numbers(config: Config) -> None:
     for key, number in numbers.items():
         if not isinstance(number, int) or number < 1:
             raise InputError(f"expected {key} to be at least 1, got {number}")
+
+
+CHOICES = {
+    "momentum": ("fresh", "sliced"),
+    "teacher": (None, "dense", "teacher"),
+    "from_scratch": ("epochs", "compute"),
+}
+"""Keys of fine-tuning that not all of its options have, and what they may be."""
+
+
+def check_finetuning(config: Config) -> None:
+    """Refuse options of the slim model's training that mean nothing or need what the main run does not leave.
+
+    Raises:
+        InputError: If there are such.
+    """
+    tuning = config["finetune"]
+    for key, choices in CHOICES.items():
+        if key in tuning and tuning[key] not in choices:
+            known = ", ".join("null" if choice is None else choice for choice in choices)
+            raise InputError(f"expected finetune.{key} to be one of {known}, got {tuning[key]}")
+    longest = tuning.get("longest")
+    if longest is not None and not (isinstance(longest, int | float) and longest >= 1):
+        raise InputError(f"expected finetune.longest to be null or at least 1, got {longest}")
+    if reads_dense(config) and not _keeps_dense(config["strategy"]):
+        raise InputError(
+            "expected a strategy that keeps its dense network, such as sfp, for finetune.teacher=dense, got "
+            f"strategy=[{','.join(config['strategy'])}]; set finetune.teacher=teacher"
+        )
+    own, other = config["optimizer"]["_target_"], tuning["optimizer"].get("_target_", config["optimizer"]["_target_"])
+    if tuning.get("momentum") == "sliced" and own != other:
+        raise InputError(
+            f"expected finetune.momentum=fresh where the optimizer changes from {own} to {other}, got sliced"
+        )
 
 
 def of_teachers(override: str, key: str = "") -> bool:

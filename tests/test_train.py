@@ -1,6 +1,7 @@
 """`python train.py` as a person uses it: in a process of its own, with its files looked at afterwards."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,11 +30,14 @@ from lightning_prune.callbacks.weight_files import load_weights
 from lightning_prune.errors import InputError
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.models.digits import digits_resnet
-from lightning_prune.report import read_metrics, read_summary
-from lightning_prune.typed import refuse_unread
+from lightning_prune.profiling import Profile
+from lightning_prune.report import Row, read_metrics, read_summary, write_summary
+from lightning_prune.sweeps import sweep_report
+from lightning_prune.typed import reads_dense, reads_teacher, refuse_unread
 
 ROOT = Path(__file__).parents[1]
-SHORT = ["trainer.max_epochs=3", "trainer.limit_train_batches=4"]
+EPOCHS = ["trainer.max_epochs=3", "trainer.limit_train_batches=4"]
+SHORT = [*EPOCHS, "export=null"]
 
 
 def command(*arguments: str) -> list[str]:
@@ -59,7 +64,7 @@ def the(paths: Iterator[Path]) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A short run with every logger's files, and what it printed."""
     cwd = tmp_path_factory.mktemp("run")
-    result = run("strategy=sfp", *SHORT, cwd=cwd)
+    result = run("strategy=sfp", *EPOCHS, cwd=cwd)
     assert result.returncode == 0, result.stderr
     return the(cwd.glob("outputs/*/*")), result.stdout
 
@@ -67,10 +72,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_run_leaves_its_files_and_prints_its_table(finished: tuple[Path, str]) -> None:
     folder, printed = finished
     names = {path.name for path in folder.iterdir()}
-    assert names >= {"summary.json", "slim.pt", "curves.png", "config.yaml", "checkpoints", "csv", "wandb"}
-    assert all(re.search(rf"^ *{name} .* MiB .* ms", printed, re.MULTILINE) for name in ("dense", "masked", "slim"))
+    assert names >= {"summary.json", "slim.pt", "model.pt2", "curves.png", "config.yaml", "checkpoints", "csv", "wandb"}
+    models = ["dense", "masked", "slim", "exported"]
+    assert all(re.search(rf"^ *{name} .* MiB .* ms", printed, re.MULTILINE) for name in models)
     rows = {row.name: row for row in read_summary(folder / "summary.json").rows}
-    assert list(rows) == ["dense", "masked", "slim"]
+    assert list(rows) == models
     assert rows["slim"].profile.macs <= 0.6 * rows["dense"].profile.macs
     assert rows["slim"].profile.parameters == rows["slim"].profile.nonzeros
     assert rows["slim"].accuracy == rows["masked"].accuracy
@@ -87,6 +93,12 @@ def test_saved_files_open_without_the_run(finished: tuple[Path, str]) -> None:
     small = load_slim(ImageClassifier(digits_resnet(), 10), folder / "slim.pt").eval()
     images = torch.randn(5, 1, 8, 8)
     torch.testing.assert_close(small(images), plain.eval()(images))
+    program = torch.export.load(folder / "model.pt2").module()
+    torch.testing.assert_close(program(images), plain(images))
+    rows = {row.name: row for row in read_summary(folder / "summary.json").rows}
+    assert rows["exported"].profile.bytes == (folder / "model.pt2").stat().st_size
+    assert rows["exported"].profile.parameters == rows["slim"].profile.parameters
+    assert rows["exported"].accuracy == rows["slim"].accuracy
 
 
 def wandb_history(file: Path) -> dict[str, list[tuple[int, float]]]:
@@ -120,7 +132,7 @@ def test_wandb_file_holds_the_curves(finished: tuple[Path, str]) -> None:
 
 
 def test_killed_run_resumes_in_its_folder_to_the_same_bits(tmp_path: Path) -> None:
-    options = ["strategy=sfp", "trainer.max_epochs=8", "seed=3"]
+    options = ["strategy=sfp", "trainer.max_epochs=8", "seed=3", "export=null"]
     assert run(*options, cwd=tmp_path).returncode == 0
     whole = the(tmp_path.glob("outputs/*/*")).rename(tmp_path / "whole")
 
@@ -195,6 +207,7 @@ def states(folder: Path, cwd: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 def test_run_killed_in_each_stage_ends_at_the_same_bits(tmp_path: Path) -> None:
     options = ["strategy=[sfp,kd]", "finetune=kd", "logger=csv", "trainer.max_epochs=4", "teacher.epochs=6"]
+    options += ["finetune.teacher=dense", "finetune.momentum=sliced", "export=null"]
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     whole = subprocess.Popen(command(*options), cwd=tmp_path / "whole", env=environment(), stdout=subprocess.DEVNULL)
@@ -217,6 +230,14 @@ def test_run_killed_in_each_stage_ends_at_the_same_bits(tmp_path: Path) -> None:
     for name, state in expected.items():
         assert state.keys() == found[name].keys()
         assert all(torch.equal(tensor, found[name][key]) for key, tensor in state.items()), name
+    # The optimizer of the slim model begins with what that of the best checkpoint knew of it.
+    momentum = [torch.load(f / "momentum.pt", weights_only=True) for f in (unbroken, folder)]
+    for name, known in momentum[0].items():
+        assert torch.equal(known["momentum_buffer"], momentum[1][name]["momentum_buffer"])
+        assert known["momentum_buffer"].shape == expected["slim"][name].shape
+        assert known["momentum_buffer"].any()
+    assert len(momentum[0]) == sum(1 for _ in ImageClassifier(digits_resnet(), 10).parameters())
+    load_weights(digits_resnet(), folder / "dense.pt")
     rows = [read_summary(f / "summary.json").rows for f in (unbroken, folder)]
     assert [row.name for row in rows[0]] == ["teacher", "dense", "masked", "slim", "fine-tuned"]
     assert [(row.name, row.accuracy) for row in rows[0]] == [(row.name, row.accuracy) for row in rows[1]]
@@ -440,3 +461,131 @@ def test_tensorboard_logger(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert list(tmp_path.glob("outputs/*/*/tensorboard/events.out.tfevents.*"))
     assert [row.name for row in read_summary(the(tmp_path.glob("outputs/*/*/summary.json"))).rows] == ["dense"]
+
+
+def finished_folder(*options: str, cwd: Path) -> Path:
+    result = run(*options, "logger=csv", cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return the(cwd.glob("outputs/2*/*"))
+
+
+def test_control_trains_the_slim_architecture_for_the_same_compute(tmp_path: Path) -> None:
+    options = ["strategy=sfp", "finetune=scratch_b", "finetune.longest=null", *EPOCHS, "export=onnx"]
+    folder = finished_folder(*options, cwd=tmp_path)
+    rows = {row.name: row for row in read_summary(folder / "summary.json").rows}
+    assert list(rows) == ["dense", "masked", "slim", "scratch-B", "exported"]
+    epochs = int(3 * rows["dense"].profile.macs / rows["slim"].profile.macs)
+    assert epochs > 6
+    assert list(read_metrics(folder / "finetune")["val/accuracy"]) == list(range(1, epochs + 1))
+    (rates,) = torch.load(folder / "finetune/checkpoints/last.ckpt", weights_only=True)["lr_schedulers"]
+    assert rates["base_lrs"] == [0.1]
+    assert sorted(rates["milestones"]) == [math.ceil(share * epochs) for share in (0.3, 0.6, 0.8)]
+    scratch, slim = (torch.load(folder / name, weights_only=True)["state_dict"] for name in ("finetuned.pt", "slim.pt"))
+    assert all(tensor.shape == slim[name].shape for name, tensor in scratch.items())
+    assert rows["scratch-B"].profile.macs == rows["slim"].profile.macs
+    load_slim(ImageClassifier(digits_resnet(), 10), folder / "finetune/checkpoints/best.ckpt")
+    assert rows["exported"].accuracy == pytest.approx(rows["scratch-B"].accuracy, abs=0.003)
+
+
+def test_failed_export_leaves_the_results_and_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run/model.pt2/full").mkdir(parents=True)  # where the file would go
+    result = run("strategy=none", "logger=csv", "hydra.run.dir=run", *EPOCHS, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if "export" in line]
+    assert line.startswith("Not exported as exported-program: ")
+    assert [row.name for row in read_summary(tmp_path / "run/summary.json").rows] == ["dense"]
+    assert re.search(r"^ *dense .* MiB .* ms", result.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "dense", "other"),
+    [
+        (["strategy=sfp", "finetune=kd"], True, False),
+        (["strategy=[sfp,kd]", "finetune=kd"], False, True),
+        (["strategy=[sfp,kd]", "finetune=kd", "finetune.teacher=dense"], True, True),
+        (["strategy=sfp", "finetune=kd", "teacher.epochs=3"], False, True),
+        (["strategy=sfp", "finetune=kd", "finetune.teacher=teacher"], False, True),
+        (["strategy=gmp", "finetune=kd"], False, True),
+        (["strategy=sfp", "finetune=labels"], False, False),
+        (["strategy=kd"], False, True),
+    ],
+)
+def test_dense_network_teaches_unless_another_teacher_is_given(overrides: list[str], dense: bool, other: bool) -> None:
+    config = OmegaConf.to_container(composed(*overrides))
+    assert (reads_dense(config), reads_teacher(config)) == (dense, other)
+    refuse_unread(config, overrides)
+
+
+def test_control_is_trained_by_the_recipe_of_the_main_run() -> None:
+    cfg = composed(
+        "strategy=sfp", "finetune=scratch_e", "scheduler=cosine", "optimizer.lr=0.07", "trainer.max_epochs=9"
+    )
+    own = train.finetuning(cfg)
+    assert own.optimizer == cfg.optimizer
+    assert own.scheduler == cfg.scheduler
+    train.set_epochs(own, 13)
+    assert own.scheduler.T_max == 13
+    assert cfg.scheduler.T_max == 9
+    assert own.seed != cfg.seed
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["finetune=labels", "finetune.momentum=foo"],
+            "expected finetune.momentum to be one of fresh, sliced, got foo",
+        ),
+        (
+            ["finetune=kd", "finetune.teacher=foo"],
+            "expected finetune.teacher to be one of null, dense, teacher, got foo",
+        ),
+        (["finetune=scratch_b", "finetune.longest=0.5"], "expected finetune.longest to be null or at least 1, got 0.5"),
+        (
+            ["finetune=scratch_e", "finetune.from_scratch=b"],
+            "expected finetune.from_scratch to be one of epochs, compu",
+        ),
+        (
+            ["finetune=labels", "finetune.momentum=sliced", "+finetune.optimizer._target_=torch.optim.Adam"],
+            "expected finetune.momentum=fresh where the optimizer changes from torch.optim.SGD to torch.optim.Adam",
+        ),
+        (
+            ["strategy=none", "finetune=scratch_b"],
+            "expected a strategy that prunes before fine-tuning, got strategy=[no",
+        ),
+        (
+            ["strategy=gmp", "finetune=kd", "finetune.teacher=dense"],
+            "expected a strategy that keeps its dense network, such as sfp, for finetune.teacher=dense, got str",
+        ),
+        (
+            ["strategy=[sfp,gmp]", "finetune=kd"],
+            "expected one pruner where the dense network teaches, got strategy=[sf",
+        ),
+        (["export=foo"], "expected export to be null or one of onnx, onnx-int8, exported-program, lpz, got foo"),
+        (["export=onnx-int8"], "expected a last stage that trains for integers with export=onnx-int8, got one"),
+        (
+            ["strategy=[sfp,qat]", "finetune=labels", "export=onnx-int8"],
+            "expected a last stage that trains for integers",
+        ),
+        (["strategy=qat", "quantizer=lsq", "export=onnx-int8"], "expected a last stage that trains for integers"),
+    ],
+)
+def test_options_of_the_second_stage_and_the_file_are_refused_before_training(
+    overrides: list[str], message: str, tmp_path: Path
+) -> None:
+    strategy = [] if overrides[0].startswith("strategy") else ["strategy=sfp"]
+    with pytest.raises(CompactHydraException, match=re.escape(message)) as raised:
+        train.run_stages(composed(*strategy, *overrides, f"run_folder={tmp_path}/run"))
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweep_tells_of_the_last_model_and_not_of_its_file(tmp_path: Path) -> None:
+    costs = Profile(parameters=10, nonzeros=10, macs=10, bytes=40, latency_ms=1.0, threads=1, batch_size=1)
+    file = Row("exported", 0.4, replace(costs, bytes=999, latency_ms=7.0))
+    (tmp_path / "0").mkdir()
+    write_summary(tmp_path / "0/summary.json", [Row("dense", 0.9, costs), Row("scratch-E", 0.8, costs), file], {})
+    sweep_report(tmp_path)
+    header, numbers = (line.split(",") for line in (tmp_path / "sweep.csv").read_text().splitlines())
+    entries = dict(zip(header, numbers, strict=True))
+    assert (entries["accuracy_slim"], entries["latency_ms"]) == ("0.8", "1.0")

@@ -1,19 +1,25 @@
 """For the training that follows on pruning: what is zero stays zero."""
 
+from collections.abc import Mapping
+
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.granularities.element import Element
 
 
 class HeldZeros(Pruner):
-    """Hold every single weight at zero that is exactly zero when training starts.
+    """Hold every single weight at zero that is exactly zero when training starts, or where it is told.
 
     A slim model has none where channels were pruned, and all that is left of the pruning where single weights were.
+
+    Args:
+        masks: What `nonzeros` has found in another model of the same shapes; None for the module as training starts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, masks: Mapping[str, Tensor] | None = None) -> None:
+        self._masks = masks
         super().__init__(Element(), None)
 
     @property
@@ -30,11 +36,16 @@ class HeldZeros(Pruner):
         """Note where the zeros are, unless a checkpoint knows it."""
         super().on_fit_start(trainer, pl_module)
         if self._held is None:
-            masks = {name: weight.detach() != 0 for name, weight in pl_module.named_parameters()}
-            self._hold(trainer, pl_module, {name: mask for name, mask in masks.items() if not mask.all()})
+            self._hold(trainer, pl_module, nonzeros(pl_module) if self._masks is None else self._masks)
 
     def _plan(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing is to be done."""
 
     def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
         return True
+
+
+def nonzeros(module: nn.Module) -> dict[str, Tensor]:
+    """Return bool masks, True = not zero, by the name of every parameter that has zeros."""
+    masks = {name: weight.detach() != 0 for name, weight in module.named_parameters()}
+    return {name: mask for name, mask in masks.items() if not mask.all()}
