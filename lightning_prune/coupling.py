@@ -253,8 +253,8 @@ class Coupling:
 
     def group_counts(self, keep: dict[str, dict[int, Tensor]]) -> dict[str, int]:
         """Return how many groups are left in convolutions and group norms that lose whole ones, by weight name."""
-        widths = {**self._facts.whole_groups, **self._facts.norm_groups}
-        return {name: len(keep[name][0]) // width for name, width in widths.items() if 0 in keep.get(name, {})}
+        widths = self._facts.whole_groups.items()
+        return {name: len(keep[name][0]) // width for name, width in widths if 0 in keep.get(name, {})}
 
     def parameters(self, keep: dict[str, dict[int, Tensor]], names: set[str]) -> int:
         """Return how many elements the tensors `names` have when only `keep` stays."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_prune.coupling import trace
 from lightning_prune.granularities.channel import Residual
@@ -93,17 +93,19 @@ def prunable_groups(model: nn.Module, example_input: ExampleInput, residual: Res
         with _first_units_at_zero(model, groups):
             masked = trace(model, program)
             silent = masked.removable()
-            removed = silent
+            counted: list[tuple[str, Tensor]] = []
             if (silent & masked.counted()).any():
-                removed = cut_what_works(model, masked, silent, [], prove(model, example_input))[1]
+                counted = cut_what_works(model, masked, silent, [], prove(model, example_input)).fixed
     fixed: dict[str, list[tuple[str, int]]] = defaultdict(list, coupling.fixed())
     found = []
     for group in groups:
         channel = masked.channel_of(group)
-        if removed[channel]:
+        reasons = [f"are counted by the code of {code}" for code, channels in counted if channels[channel]]
+        if not silent[channel]:
+            reasons = ["are not zero where a layer reads them, masked or not"]
+        if not reasons:
             found.append(group)
-        else:
-            reason = "are counted by the model's code" if silent[channel] else "are not zero where a layer reads them"
+        for reason in reasons:
             fixed[reason] += [(layer, group.size) for layer in group.layers]
     return PrunableGroups(tuple(found), dict(fixed), coupling.shapes)
 

@@ -1,9 +1,11 @@
 """From a masked model to a smaller one with the same outputs."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic
 
+import torch
 from torch import Tensor, nn
 
 from lightning_prune.coupling import Coupling, couple
@@ -12,7 +14,7 @@ from lightning_prune.proof import Proof, failure, holds, prove
 from lightning_prune.stated_sizes import StatedSizes
 from lightning_prune.structures import Structure
 from lightning_prune.surgery import Model, cut
-from lightning_prune.tracing import ExampleInput, stored_tensors
+from lightning_prune.tracing import ExampleInput, holder, stored_tensors
 
 log = logging.getLogger(__name__)
 
@@ -68,16 +70,20 @@ def _slim(model: Model, example_input: ExampleInput) -> Slimmed[Model]:
         gone = _remove_what_works(model, coupling, gone, proof)
         removed = coupling.removable(gone)
         gone = coupling.leaving(gone, removed)
-    small, removed = cut_what_works(model, coupling, removed, gone, proof)
+    found = cut_what_works(model, coupling, removed, gone, proof)
+    removed = found.removed
+    for code, channels in found.fixed:
+        layers = ", ".join(holder(name) for name, _ in coupling.by_tensor(channels))
+        log.warning("slim kept the masked channels of %s: the code of %s relies on their number", layers, code)
     for one in silent:
         if not one.modules:
             log.warning("slim kept the masked %s %s: code outside of its layers computes with it", one.kind, one.name)
-    for reason, layers in coupling.zero_but_kept(model, removed, gone).items():
-        named = ", ".join(f"{layer} ({count})" for layer, count in layers)
+    for reason, counts in coupling.zero_but_kept(model, removed, gone).items():
+        named = ", ".join(f"{layer} ({count})" for layer, count in counts)
         log.warning("slim kept zero filters that %s: %s", reason, named)
     if coupling.unread and bool(removed.any()):
         log.warning("slim left as they are, because forward does not read them: %s", ", ".join(coupling.unread))
-    return Slimmed(small, coupling.keep(removed, gone))
+    return Slimmed(found.model, coupling.keep(removed, gone))
 
 
 def _remove_what_works(model: nn.Module, coupling: Coupling, gone: list[Structure], proof: Proof) -> list[Structure]:
@@ -92,43 +98,61 @@ def _remove_what_works(model: nn.Module, coupling: Coupling, gone: list[Structur
     return works
 
 
-def cut_what_works(
-    model: Model, coupling: Coupling, removed: Tensor, gone: list[Structure], proof: Proof
-) -> tuple[Model, Tensor]:
-    """Return a model without the channels that the code of its modules can do without, and these channels.
+@dataclass(frozen=True, eq=False)
+class Cut(Generic[Model]):
+    """What could be cut out of a model."""
 
-    Sizes that the code takes from attributes are changed; channels whose number it fixes stay.
+    model: Model
+    """The smaller model."""
+    removed: Tensor
+    """`(labels,)` bool, the channels that it has lost."""
+    fixed: list[tuple[str, Tensor]]
+    """The channels that it could not lose, with the name of the code that relies on their number."""
+
+
+def cut_what_works(
+    model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[Structure], proof: Proof
+) -> Cut[Model]:
+    """Cut channels that are zero out of a copy of a model, without those whose number the code of its modules fixes.
+
+    Sizes that the code takes from attributes are changed.
+
+    Args:
+        model: The model.
+        coupling: Its channels.
+        removed: `(labels,)` bool, the channels that are to go.
+        gone: The structures that go.
+        proof: What the smaller model has to compute.
     """
     sizes = StatedSizes(model, coupling)
+    fixed: list[tuple[str, Tensor]] = []
     while True:
         small = cut(model, coupling, removed, gone)
         sizes.rewrite(small, removed)
         failed = failure(proof, small)
         if failed is None:
-            return small, removed
+            return Cut(small, removed, fixed)
         if sizes.try_next(failed, removed):
             continue
-        fixed = sizes.fixed(failed, removed)
-        if fixed is None:
-            return _cut_one_by_one(model, coupling, removed, gone, proof)
-        code = type(model.get_submodule(failed)).__name__
-        for name, _ in coupling.by_tensor(fixed):
-            log.warning("kept the masked channels of %s: the code of %s relies on their number", name, code)
-        removed = removed & ~fixed
+        counted = sizes.counted(failed, removed)
+        if counted is None:
+            left = _cut_one_by_one(model, coupling, removed, gone, proof)
+            return Cut(left.model, left.removed, fixed + left.fixed)
+        fixed.append((type(model.get_submodule(failed)).__name__, counted))
+        removed = removed & ~counted
 
 
 def _cut_one_by_one(
-    model: Model, coupling: Coupling, removed: Tensor, gone: list[Structure], proof: Proof
-) -> tuple[Model, Tensor]:
-    """Return the smallest model found by cutting ever fewer layers at once, without those that break the outputs."""
+    model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[Structure], proof: Proof
+) -> Cut[Model]:
+    """Cut ever fewer layers at once, without those that break the outputs."""
     lost = coupling.inside(gone)
     small = cut(model, coupling, lost, gone)
-    left = [list(coupling.by_tensor(removed & ~lost))]
+    fixed = []
+    left = [[channels for _, channels in coupling.by_tensor(removed & ~lost)]]
     while left:
         layers = left.pop()
-        attempt = lost.clone()
-        for _, channels in layers:
-            attempt |= channels
+        attempt = torch.stack([lost, *layers]).any(dim=0)
         smaller = cut(model, coupling, attempt, gone)
         if holds(proof, smaller):
             lost, small = attempt, smaller
@@ -136,5 +160,5 @@ def _cut_one_by_one(
             half = len(layers) // 2
             left += [layers[half:], layers[:half]]
         else:
-            log.warning("kept the masked channels of %s: the model's code relies on their number", layers[0][0])
-    return small, lost
+            fixed.append((type(model).__name__, layers[0]))
+    return Cut(small, lost, fixed)

@@ -67,7 +67,7 @@ class StatedSizes:
         self._now[kind] = self._left[kind].pop(0)
         return True
 
-    def fixed(self, failed: str, removed: Tensor) -> Tensor | None:
+    def counted(self, failed: str, removed: Tensor) -> Tensor | None:
         """Return the `removed` channels that the class of a module that failed counts, or that of one around it.
 
         Returns:

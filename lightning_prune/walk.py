@@ -73,12 +73,11 @@ class Facts:
         readers: Input channels of the weights of layers, as these read them.
         filters: Output channels of convolutions.
         costs: Stored weights of convolutions and linear layers, with how often each is multiplied for one input.
-        whole_groups: Weights of convolutions that lose whole groups, with the number of outputs a group.
+        whole_groups: Weights of convolutions and group norms that lose whole groups, with their positions a group.
         gathers: Index buffers that say which input channel each output channel reads: the labels of the input, by name.
         activations: Outputs of activation functions, each with the channels on one of its dimensions.
         splits: Channels that a reshape has put along several dimensions, of which only one can lose positions.
         sites: Where the code says sizes that may have to change.
-        norm_groups: Scales of group norms, with the number of channels a group.
         unread: Parameters that the traced code does not read.
     """
 
@@ -96,7 +95,6 @@ class Facts:
     activations: list[tuple[Node, Axis]] = field(default_factory=list)
     splits: list[Tensor] = field(default_factory=list)
     sites: list["Site"] = field(default_factory=list)
-    norm_groups: dict[str, int] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
 
     def fresh(self, count: int) -> Tensor:

@@ -130,7 +130,7 @@ def group_norm(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
         return walk.keep_inputs(node, "lie across a layer norm")
     labels = channels.labels.view(groups, -1)
     walk.facts.unite(labels, labels[:, :1])
-    walk.facts.norm_groups[name] = labels.shape[1]
+    walk.facts.whole_groups[name] = labels.shape[1]
     for key, axis in known.items():
         walk.facts.own(channels.labels, axis, "scale" if key == "weight" else "shift")
     quiet = channels.zero.view(groups, -1).all(dim=1, keepdim=True).expand(labels.shape).reshape(-1)

@@ -42,10 +42,11 @@ def reshape(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
 
 
 def permute(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
-    """Follow a change of the order of dimensions."""
+    """Follow a change of the order of dimensions or positions, or their repetition."""
     operator: Any = node.target
-    others = [value for key, value in arguments.items() if key not in ("self", "input")]
-    return move(walk, node, arguments["self"], lambda values: operator(values, *others))
+    if len(node.all_input_nodes) > 1:
+        return walk.keep_inputs(node)
+    return move(walk, node, node.all_input_nodes[0], lambda values: operator(values, *node.args[1:], **node.kwargs))
 
 
 def same(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:

@@ -1,5 +1,6 @@
 """Which rule each ATen operator follows."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,8 @@ from lightning_prune.operators.movement import (
     zeros_like,
 )
 from lightning_prune.walk import Arguments, Walk
+
+log = logging.getLogger(__name__)
 
 Rule = Callable[[Walk, Node, Arguments], Any]
 """From the walk, a node and its arguments by schema name to the axes of the output, a list of such for several."""
@@ -114,7 +117,11 @@ def visit(walk: Walk, node: Node) -> None:
         return
     name = called(node)
     rule = RULES.get(name, pointwise if torch.Tag.pointwise in node.target.tags else None)
-    walk.values[node] = rule(walk, node, arguments_of(node)) if rule else walk.keep_inputs(node)
+    try:
+        walk.values[node] = rule(walk, node, arguments_of(node)) if rule else walk.keep_inputs(node)
+    except Exception as error:  # an overload that its rule was not made for: its channels stay, and the rest goes on
+        log.debug("%s: %s", node.target, error, exc_info=True)
+        walk.values[node] = walk.keep_inputs(node)
     if name in ACTIVATIONS:
         walk.facts.activations += [(node, axis) for axis in walk.axes(node) if axis.is_line]
     if node.target._schema.is_mutable:
