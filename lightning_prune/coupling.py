@@ -16,7 +16,7 @@ from lightning_prune.groups import Group, Member, coupled_groups, lone_group
 from lightning_prune.interception import suspended
 from lightning_prune.operators.rules import visit
 from lightning_prune.structures import Finder, Structure, StructureKind
-from lightning_prune.tracing import ExampleInput, export, holder, stored_tensors
+from lightning_prune.tracing import ExampleInput, export, holder, one_thread, stored_tensors
 from lightning_prune.walk import KEPT, Facts, Slot, Walk
 
 __all__ = ["Coupling", "Group", "Member", "Residual", "couple"]
@@ -66,6 +66,10 @@ class Coupling:
         Args:
             residual: How the channels of residual streams are treated; see `Residual`.
         """
+        with one_thread():
+            return self._groups(residual)
+
+    def _groups(self, residual: Residual) -> list[Group]:
         filters = [slot for slot in self._writers() if slot.name in self._parameters]
         if residual == "independent":
             convolutions = [slot for slot in filters if len(self.shapes[slot.name]) > 2 and self._inside(slot)]
@@ -78,14 +82,6 @@ class Coupling:
         member = group.members[0]
         slot = next(slot for slot in self._facts.slots if (slot.name, slot.dim) == (member.name, member.dim))
         return int(self.channel[slot.start + int(member.index[unit, 0])])
-
-    def counted(self) -> Tensor:
-        """Return `(labels,)` bool: the channels whose number the code of modules may tell."""
-        counted = torch.zeros(self._facts.labels, dtype=torch.bool)
-        for _, sizes in self.sites:
-            for labels in sizes:
-                counted[self.channel[labels]] = True
-        return counted
 
     def fixed(self) -> dict[str, list[tuple[str, int]]]:
         """Return why channels can never go, as `{reason: [(layer that writes them, number of channels), ...]}`."""
@@ -294,6 +290,20 @@ class Coupling:
         return {reason: list(layers.items()) for reason, layers in result.items()}
 
 
+def _keep_heads(model: nn.Module, facts: Facts) -> None:
+    """Keep what the code of `nn.MultiheadAttention` fixes: its heads, and the channels that it reads."""
+    names = {name for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
+    reason = "are heads and inputs of nn.MultiheadAttention, whose code fixes their number"
+    for site in facts.sites if names else ():
+        if "".join(module_path(site.node)[-1:]) in names:
+            for labels in site.counted:
+                facts.keep(labels, reason)
+    for slot in facts.slots if names else ():
+        owner, _, key = slot.name.rpartition(".")
+        if owner in names and key.endswith("proj_weight") and slot.dim == 1:
+            facts.keep(torch.arange(slot.start, slot.start + slot.size), reason)
+
+
 def _channels(facts: Facts) -> Tensor:
     """Return `(labels,)` the channel of each label, once every reshape has a single dimension that loses positions."""
     edges = facts.edges or [(torch.zeros(0, dtype=torch.int64),) * 2]
@@ -339,14 +349,16 @@ def couple(model: nn.Module, example_input: ExampleInput) -> Coupling:
 
 def trace(model: nn.Module, program: ExportedProgram) -> Coupling:
     """Follow the channels of a model through its exported graph, or through that of a model of which it is a copy."""
+    with one_thread():
+        return _trace(model, program)
+
+
+def _trace(model: nn.Module, program: ExportedProgram) -> Coupling:
     walk = Walk(model, program)
     for node in program.graph.nodes:
         if node.op == "call_function":
             visit(walk, node)
         elif node.op == "output":
             walk.keep_inputs(node, "are outputs of the model")
-    for site in walk.facts.sites:
-        if isinstance(model.get_submodule("".join(module_path(site.node)[-1:])), nn.MultiheadAttention):
-            for labels in site.counted:
-                walk.facts.keep(labels, "are heads of nn.MultiheadAttention, whose code fixes their number")
+    _keep_heads(model, walk.facts)
     return Coupling(model, walk.facts, Finder(model, walk, program.graph).find())

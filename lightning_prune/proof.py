@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -56,16 +57,21 @@ def _full_precision() -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32 = allowed
 
 
+@dataclass(frozen=True)
+class Failure:
+    """How a changed model fails."""
+
+    module: str | None
+    """The name of the module whose code raises an error, "" for the model's own; None if the outputs are others."""
+
+
 def holds(proof: Proof, model: nn.Module) -> bool:
     """Return whether a model runs and gives the outputs in `proof` up to `TOLERANCE`."""
     return failure(proof, model) is None
 
 
-def failure(proof: Proof, model: nn.Module) -> str | None:
-    """Return the name of the module whose code fails, "" for the model's own; None if a model proves to be right.
-
-    A model whose outputs are not those in `proof` counts as one whose own code fails.
-    """
+def failure(proof: Proof, model: nn.Module) -> Failure | None:
+    """Return how a model fails to give the outputs in `proof` up to `TOLERANCE`, None if it does not."""
     running: list[nn.Module] = []
     hooks = []
     for each in model.modules():
@@ -75,12 +81,12 @@ def failure(proof: Proof, model: nn.Module) -> str | None:
         for arguments, expected in proof:
             found = _outputs(model, arguments)
             if [output.shape for output in found] != [output.shape for output in expected]:
-                return ""
+                return Failure(None)
             if not all(_close(output, reference) for output, reference in zip(found, expected, strict=True)):
-                return ""
+                return Failure(None)
     except Exception:  # code of the model that relies on the old widths may fail in any way
         names = {id(module): name for name, module in model.named_modules()}
-        return next((names[id(module)] for module in reversed(running) if id(module) in names), "")
+        return Failure(next((names[id(module)] for module in reversed(running) if id(module) in names), ""))
     finally:
         for hook in hooks:
             hook.remove()

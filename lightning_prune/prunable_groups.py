@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import overload
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_prune.coupling import trace
 from lightning_prune.granularities.channel import Residual
@@ -93,9 +93,7 @@ def prunable_groups(model: nn.Module, example_input: ExampleInput, residual: Res
         with _first_units_at_zero(model, groups):
             masked = trace(model, program)
             silent = masked.removable()
-            counted: list[tuple[str, Tensor]] = []
-            if (silent & masked.counted()).any():
-                counted = cut_what_works(model, masked, silent, [], prove(model, example_input)).fixed
+            counted = cut_what_works(model, masked, silent, [], prove(model, example_input)).fixed
     fixed: dict[str, list[tuple[str, int]]] = defaultdict(list, coupling.fixed())
     found = []
     for group in groups:

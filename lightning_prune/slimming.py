@@ -138,8 +138,8 @@ def cut_what_works(
         if counted is None:
             left = _cut_one_by_one(model, coupling, removed, gone, proof)
             return Cut(left.model, left.removed, fixed + left.fixed)
-        fixed.append((type(model.get_submodule(failed)).__name__, counted))
-        removed = removed & ~counted
+        fixed.append(counted)
+        removed = removed & ~counted[1]
 
 
 def _cut_one_by_one(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.coupling import Coupling
+from lightning_prune.proof import Failure
 from lightning_prune.surgery import restate
 
 Size = int | list[int] | tuple[int, ...]
@@ -46,13 +47,13 @@ class StatedSizes:
                 changes = self._changes(name, removed, choice.ambiguous)
                 restate(modules[name], {key: value for key, value in changes.items() if key in choice.names})
 
-    def try_next(self, failed: str, removed: Tensor) -> bool:
+    def try_next(self, failed: Failure, removed: Tensor) -> bool:
         """Choose other attributes for the class of the module that failed, or of one around it.
 
         Returns:
             Whether there are any that were not tried.
         """
-        kinds = list(dict.fromkeys(type(self._modules[name]) for name in self._around(failed)))
+        kinds = self._suspects(failed, removed)
         for kind in kinds:
             if kind not in self._left:
                 same = [name for name in self._counted if type(self._modules[name]) is kind]
@@ -67,27 +68,38 @@ class StatedSizes:
         self._now[kind] = self._left[kind].pop(0)
         return True
 
-    def counted(self, failed: str, removed: Tensor) -> Tensor | None:
-        """Return the `removed` channels that the class of a module that failed counts, or that of one around it.
+    def counted(self, failed: Failure, removed: Tensor) -> tuple[str, Tensor] | None:
+        """Return a class whose code may have failed, and the `removed` channels that it counts.
 
         Returns:
-            `(labels,)` bool; None if there are none.
+            Its name and `(labels,)` bool; None if there is none.
         """
-        for name in self._around(failed):
-            kind = type(self._modules[name])
-            inside = torch.zeros_like(removed)
-            for other, counted in self._counted.items():
-                if type(self._modules[other]) is kind:
-                    inside[self._coupling.channel[torch.cat([labels.reshape(-1) for labels in counted])]] = True
-            if (inside & removed).any():
-                return inside & removed
+        for kind in self._suspects(failed, removed):
+            inside = self._of(kind) & removed
+            if inside.any():
+                return kind.__name__, inside
         return None
 
-    def _around(self, failed: str) -> list[str]:
-        """Return a module and those around it that count channels, the innermost first."""
-        parts = failed.split(".") if failed else []
-        names = [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
-        return [name for name in names if name in self._counted]
+    def _suspects(self, failed: Failure, removed: Tensor) -> list[type[nn.Module]]:
+        """Return the classes whose code may fail because of the number of `removed` channels.
+
+        These are the classes of the module that failed and of those around it, innermost first, that count any; all if
+        there are none, since the error may show behind the code that made it, or if only the outputs are others.
+        """
+        parts = failed.module.split(".") if failed.module else []
+        around = [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
+        kinds = {name: type(self._modules[name]) for name in self._counted}
+        found = [kinds[name] for name in around if name in kinds] if failed.module is not None else []
+        found = [kind for kind in found if (self._of(kind) & removed).any()]
+        return list(dict.fromkeys(found or kinds.values()))
+
+    def _of(self, kind: type[nn.Module]) -> Tensor:
+        """Return `(labels,)` bool: the channels that modules of a class count."""
+        inside = torch.zeros_like(self._coupling.channel, dtype=torch.bool)
+        for name, counted in self._counted.items():
+            if type(self._modules[name]) is kind:
+                inside[self._coupling.channel[torch.cat([labels.reshape(-1) for labels in counted])]] = True
+        return inside
 
     def _changes(self, name: str, removed: Tensor, ambiguous: bool) -> dict[str, Size]:
         """Return the attributes of a module whose values are sizes that change, with their new values.

@@ -14,7 +14,7 @@ from lightning_prune.errors import InputError
 from lightning_prune.nothing import Gone, Nothing
 from lightning_prune.replacing import Replacement
 from lightning_prune.structures import Structure
-from lightning_prune.tracing import holder, stored_tensors
+from lightning_prune.tracing import holder, one_thread, stored_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -28,6 +28,11 @@ def cut(model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[Struct
         removed: `(labels,)` bool, the channels that go.
         gone: The blocks and branches that go.
     """
+    with one_thread():
+        return _cut(model, coupling, removed, gone)
+
+
+def _cut(model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[Structure]) -> Model:
     small = copy_of(model)
     outermost = [one for one in gone if not any(one.region < other.region for other in gone)]
     lost = [module for one in outermost for module in one.modules]

@@ -47,6 +47,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run many small operations on one thread: on a busy machine several would wait for each other in each of them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def stored_tensors(model: nn.Module, duplicates: bool = False) -> dict[str, Tensor]:
     """Return every parameter and buffer under the first name that leads to it, or under all with `duplicates`."""
     parameters = model.named_parameters(remove_duplicate=not duplicates)

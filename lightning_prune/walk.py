@@ -147,6 +147,13 @@ class Walk:
                 if name not in labelled:
                     labelled[name] = self._label(name)
                 self.values[node], self.names[node] = labelled[name], name
+        self._varying: set[Node] = set()
+        for node in program.graph.nodes:
+            given = (
+                node.op == "placeholder" and node not in self.names and specs[node.name].kind is InputKind.USER_INPUT
+            )
+            if given or not self._varying.isdisjoint(node.all_input_nodes):
+                self._varying.add(node)
         read = {name for node, name in self.names.items() if node.users}
         self.facts.unread = [name for name, _ in model.named_parameters() if name not in read]
 
@@ -168,6 +175,10 @@ class Walk:
         while node not in self.names and len(node.all_input_nodes) == 1:
             node = node.all_input_nodes[0]
         return self.names.get(node)
+
+    def is_constant(self, node: Node) -> bool:
+        """Return whether a node's values are the same for all inputs of the model."""
+        return node not in self._varying
 
     def shape(self, node: Node) -> torch.Size:
         """Return the shape that a node's tensor has for the example input."""

@@ -54,6 +54,11 @@ def _joined(walk: Walk, node: Node, operand: Node, dims: set[int]) -> Axis | Non
     other dimensions too: then those that differ along the unknown ones alone become one.
     """
     shape, axes = walk.shape(operand), [axis for axis in walk.axes(operand) if dims & set(axis.dims)]
+    if any(set(axis.dims) < dims for axis in axes) and walk.is_constant(operand):
+        # Positions within a head, the same for every head, in a rotary embedding for example.
+        for axis in axes:
+            walk.facts.keep(axis.labels, f"are the same for all heads, at {node.name}")
+        axes = []
     known = {dim for axis in axes for dim in axis.dims}
     unknown = {dim for dim in dims if -dim <= len(shape) and shape[dim] > 1} - known
     met = [axis for source in node.all_input_nodes for axis in walk.axes(source) if dims & set(axis.dims)]

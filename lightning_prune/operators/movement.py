@@ -84,15 +84,13 @@ def _cut_along(walk: Walk, node: Node, source: Node, dim: int, whole: bool) -> l
     rest = node.args[1:]
     before = next((axis for axis in walk.axes(source) if dim in axis.dims), None)
     if before is not None and before.is_line:
-        if not whole:
-            return walk.keep_inputs(node, f"are cut by {node.target}")
-        index = operator(torch.arange(len(before.labels)), 0, *node.args[2:], **node.kwargs)
+        index = operator(torch.arange(len(before.labels)), 0, *node.args[2:], **node.kwargs).reshape(-1)
         start, size = int(index[0]), len(index)
         if size == len(before.labels):
             return walk.axes(source)
-        if not torch.equal(index, torch.arange(start, start + size)):
-            return walk.keep_inputs(node, f"are cut by {node.target}")
-        if len(before.labels) % size == 0 and start % size == 0:
+        if not whole or not torch.equal(index, torch.arange(start, start + size)):
+            walk.facts.keep(before.labels, f"are cut by {node.target}")
+        elif len(before.labels) % size == 0 and start % size == 0:
             # Code may rely on parts of equal size to stay equal.
             parts = before.labels.view(-1, size)
             walk.facts.unite(parts, parts[:1])
@@ -118,9 +116,9 @@ def roll(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
 def unbind(walk: Walk, node: Node, arguments: Arguments) -> list[list[Axis]]:
     """Follow a cut into single positions of a dimension."""
     source, dim = arguments["self"], negative(walk, arguments["self"], arguments["dim"])
-    if any(axis.is_line and dim in axis.dims for axis in walk.axes(source)):
-        walk.keep_inputs(node, f"are cut by {node.target}")
-        return [[] for _ in node.meta["val"]]
+    for axis in walk.axes(source):
+        if axis.dims == [dim]:
+            walk.facts.keep(axis.labels, f"are cut by {node.target}")
     return [
         move(walk, node, source, lambda values, i=i: values.select(dim, i))  # type: ignore[misc]
         for i in range(len(node.meta["val"]))
@@ -338,6 +336,16 @@ def pixel_unshuffle(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     if channels is None:
         return []
     return [Axis(-3, channels.labels.repeat_interleave(factor), channels.zero.repeat_interleave(factor))]
+
+
+def channel_shuffle(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+    """Follow a shuffle of channels between groups, which lose the same positions."""
+    channels = walk.only(arguments["self"], 1)
+    if channels is None:
+        return []
+    labels, zero = (side.view(arguments["groups"], -1) for side in (channels.labels, channels.zero))
+    walk.facts.unite(labels, labels[:1])
+    return [Axis(channels.dim, labels.T.reshape(-1), zero.T.reshape(-1))]
 
 
 def patches(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:

@@ -21,6 +21,7 @@ from lightning_prune.operators.mixing import (
 )
 from lightning_prune.operators.movement import (
     add_up,
+    channel_shuffle,
     chunk,
     concatenate,
     cut,
@@ -91,6 +92,7 @@ RULES: dict[str, Rule] = {
     "index_select": index_select,
     "index": gather,
     "embedding": embedding,
+    "channel_shuffle": channel_shuffle,
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
     "im2col": patches,
