@@ -114,7 +114,8 @@ def coupled_groups(
     for kind in dict.fromkeys(kind for slot in filters for kind in kinds[channel[slot.labels]].tolist()):
         members = []
         for slot, index in places[kind].items() if kind != KEPT else ():
-            role = roles.get(slot, "other") if slot.name in parameters else "other"
+            # A parameter of another kind, a table of positions for example, exists for the channels as a bias does.
+            role = roles.get(slot, "bias") if slot.name in parameters else "other"
             members.append(Member(slot.name, slot.dim, index, role))
         if members:
             result.append(Group(tuple(members)))

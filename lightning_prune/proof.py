@@ -1,7 +1,7 @@
 """Proof that a changed model still computes what it did: on the example input, and on noise of the same shape."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lightning_prune.errors import InputError
+from lightning_prune.surgery import Model, copy_of
 from lightning_prune.tracing import ExampleInput, as_arguments, evaluating, stored_tensors
 
 Proof = list[tuple[tuple[Tensor, ...], list[Tensor]]]
@@ -55,6 +56,32 @@ def _full_precision() -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = allowed
+
+
+def twin(model: Model, proof: Proof) -> tuple[Model, Proof]:
+    """Return a copy of a model whose weights are large enough to show every mistake, and what it computes.
+
+    What is zero stays zero, so that the same channels do nothing. It computes in double precision where it can. A model
+    of which no such copy works is returned itself, with its own proof.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for dtype in (torch.float64, torch.float32):
+        other = copy_of(model)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                if parameter.is_floating_point():
+                    values = torch.rand(parameter.shape, generator=generator) + 0.5
+                    if parameter.ndim > 1:
+                        fan_in = parameter.numel() / max(1, len(parameter))
+                        values = torch.randn(parameter.shape, generator=generator) * (2 / max(1.0, fan_in)) ** 0.5
+                    parameter.copy_(torch.where(parameter == 0, 0.0, values.to(parameter)))
+        with suppress(Exception):  # code that sets the number format by itself, or overflows
+            other = other.to(dtype)
+            given = [tuple(one.to(dtype) if one.is_floating_point() else one for one in pair[0]) for pair in proof]
+            found = [(arguments, _outputs(other, arguments)) for arguments in given]
+            if all(out.isfinite().all() for _, outputs in found for out in outputs if out.is_floating_point()):
+                return other, found
+    return model, proof
 
 
 @dataclass(frozen=True)

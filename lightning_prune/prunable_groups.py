@@ -87,14 +87,18 @@ def prunable_groups(model: nn.Module, example_input: ExampleInput, residual: Res
     with suspended():
         program = export(model, example_input)
         coupling = trace(model, program)
-        groups = coupling.groups(residual)
+        everything = coupling.groups(residual)
+        groups = [group for group in everything if group.size > 1]
+        single = [group for group in everything if group.size == 1]
         if residual == "independent":
-            return PrunableGroups(tuple(groups), coupling.fixed(), coupling.shapes)
+            return PrunableGroups(tuple(everything), coupling.fixed(), coupling.shapes)
         with _first_units_at_zero(model, groups):
             masked = trace(model, program)
             silent = masked.removable()
             counted = cut_what_works(model, masked, silent, [], prove(model, example_input)).fixed
     fixed: dict[str, list[tuple[str, int]]] = defaultdict(list, coupling.fixed())
+    for group in single:
+        fixed["are a single unit"] += [(layer, 1) for layer in group.layers]
     found = []
     for group in groups:
         channel = masked.channel_of(group)

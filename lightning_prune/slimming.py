@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_prune.coupling import Coupling, couple
 from lightning_prune.interception import suspended
-from lightning_prune.proof import Proof, failure, holds, prove
+from lightning_prune.proof import Proof, failure, holds, prove, twin
 from lightning_prune.stated_sizes import StatedSizes
 from lightning_prune.structures import Structure
 from lightning_prune.surgery import Model, cut
@@ -125,40 +125,49 @@ def cut_what_works(
         proof: What the smaller model has to compute.
     """
     sizes = StatedSizes(model, coupling)
+    # Weights that damp what code computes with wrong sizes would hide it.
+    tried, evidence = twin(model, proof) if sizes.count(removed) else (model, proof)
     fixed: list[tuple[str, Tensor]] = []
-    while True:
-        small = cut(model, coupling, removed, gone)
-        sizes.rewrite(small, removed)
-        failed = failure(proof, small)
-        if failed is None:
-            return Cut(small, removed, fixed)
+    while (failed := failure(evidence, sizes.cut(tried, removed, gone))) is not None:
         if sizes.try_next(failed, removed):
             continue
         counted = sizes.counted(failed, removed)
         if counted is None:
-            left = _cut_one_by_one(model, coupling, removed, gone, proof)
-            return Cut(left.model, left.removed, fixed + left.fixed)
+            kept = _kept_one_by_one(tried, coupling, removed, gone, evidence, sizes)
+            counted = type(model).__name__, kept
+            if not kept.any():
+                break
         fixed.append(counted)
         removed = removed & ~counted[1]
+    sizes.spare(lambda: holds(evidence, sizes.cut(tried, removed, gone)))
+    small = sizes.cut(model, removed, gone)
+    if tried is not model and not holds(proof, small):
+        kept = _kept_one_by_one(model, coupling, removed, gone, proof, sizes)
+        removed = removed & ~kept
+        return Cut(sizes.cut(model, removed, gone), removed, [*fixed, (type(model).__name__, kept)])
+    return Cut(small, removed, fixed)
 
 
-def _cut_one_by_one(
-    model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[Structure], proof: Proof
-) -> Cut[Model]:
-    """Cut ever fewer layers at once, without those that break the outputs."""
+def _kept_one_by_one(
+    model: nn.Module,
+    coupling: Coupling,
+    removed: Tensor,
+    gone: Sequence[Structure],
+    proof: Proof,
+    sizes: StatedSizes,
+) -> Tensor:
+    """Return `(labels,)` bool: the `removed` channels that have to stay, found by cutting ever fewer layers at once."""
     lost = coupling.inside(gone)
-    small = cut(model, coupling, lost, gone)
-    fixed = []
+    kept = torch.zeros_like(removed)
     left = [[channels for _, channels in coupling.by_tensor(removed & ~lost)]]
     while left:
         layers = left.pop()
         attempt = torch.stack([lost, *layers]).any(dim=0)
-        smaller = cut(model, coupling, attempt, gone)
-        if holds(proof, smaller):
-            lost, small = attempt, smaller
+        if holds(proof, sizes.cut(model, attempt, gone)):
+            lost = attempt
         elif len(layers) > 1:
             half = len(layers) // 2
             left += [layers[half:], layers[:half]]
         else:
-            fixed.append((type(model).__name__, layers[0]))
-    return Cut(small, lost, fixed)
+            kept |= layers[0]
+    return kept

@@ -1,8 +1,8 @@
 """Sizes that the code of modules takes from their attributes: which of these change when channels go."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from lightning_prune.coupling import Coupling
 from lightning_prune.proof import Failure
-from lightning_prune.surgery import restate
+from lightning_prune.structures import Structure
+from lightning_prune.surgery import Model, cut, restate
 
 Size = int | list[int] | tuple[int, ...]
 
@@ -21,7 +22,7 @@ class StatedSizes:
     Code says `x.view(b, n, self.num_heads, -1)` or `x.view(b, n, -1, self.head_dim)`, and which of them cannot be seen
     in a graph. So nothing is changed at first. When the code of a module fails, all attributes of modules of its
     class are changed whose values are those of a size that changes; then fewer of them, until the code runs or none is
-    left to try. Then the channels that it counts stay.
+    left to try. Then the channels that it counts stay. In the end those that need not change are put back.
 
     Args:
         model: The model, which is not changed.
@@ -34,70 +35,82 @@ class StatedSizes:
         self._counted: dict[str, list[Tensor]] = defaultdict(list)
         for module, counted in coupling.sites:
             self._counted[module] += counted
+        self._kinds = {name: type(self._modules[name]) for name in self._counted}
         self._left: dict[type[nn.Module], list[_Choice]] = {}
         self._tried: Counter[type[nn.Module]] = Counter()
         self._now: dict[type[nn.Module], _Choice] = {}
 
-    def rewrite(self, small: nn.Module, removed: Tensor) -> None:
-        """Change the attributes of a model that has lost the `removed` channels, as far as is tried now."""
+    def count(self, removed: Tensor) -> bool:
+        """Return whether code may tell the number of any of the `removed` channels."""
+        return any(bool((self._of(kind) & removed).any()) for kind in set(self._kinds.values()))
+
+    def cut(self, model: Model, removed: Tensor, gone: Sequence[Structure]) -> Model:
+        """Return a copy without the `removed` channels and what is `gone`, with the attributes that are tried now."""
+        small = cut(model, self._coupling, removed, gone)
         modules = dict(small.named_modules(remove_duplicate=False))
-        for name in self._counted:
-            choice = self._now.get(type(self._modules[name]))
+        for name, kind in self._kinds.items():
+            choice = self._now.get(kind)
             if choice is not None and name in modules:
                 changes = self._changes(name, removed, choice.ambiguous)
                 restate(modules[name], {key: value for key, value in changes.items() if key in choice.names})
+        return small
 
     def try_next(self, failed: Failure, removed: Tensor) -> bool:
         """Choose other attributes for the class of the module that failed, or of one around it.
 
+        If these count no channels, the error may show behind the code that made it: then all classes have their first
+        choice.
+
         Returns:
-            Whether there are any that were not tried.
+            Whether there was anything that was not tried.
         """
-        kinds = self._suspects(failed, removed)
+        around = self._around(failed, removed)
+        kinds = around or [kind for kind in dict.fromkeys(self._kinds.values()) if not self._tried[kind]]
         for kind in kinds:
             if kind not in self._left:
-                same = [name for name in self._counted if type(self._modules[name]) is kind]
+                same = [name for name, other in self._kinds.items() if other is kind]
                 names = sorted({key for name in same for key in self._changes(name, removed, ambiguous=True)})
                 self._left[kind] = list(_choices(names))
         kinds = [kind for kind in kinds if self._left[kind]]
-        if not kinds:
-            return False
         # Each class has its first choice before any has its second.
-        kind = min(kinds, key=lambda kind: self._tried[kind])
-        self._tried[kind] += 1
-        self._now[kind] = self._left[kind].pop(0)
-        return True
+        for kind in [min(kinds, key=lambda kind: self._tried[kind])] if around and kinds else kinds:
+            self._tried[kind] += 1
+            self._now[kind] = self._left[kind].pop(0)
+        return bool(kinds)
+
+    def spare(self, works: Callable[[], bool]) -> None:
+        """Change no attributes but those without which it does not work."""
+        for kind, choice in list(self._now.items()):
+            for name in sorted(choice.names):
+                before = self._now[kind]
+                self._now[kind] = replace(before, names=before.names - {name})
+                if not works():
+                    self._now[kind] = before
 
     def counted(self, failed: Failure, removed: Tensor) -> tuple[str, Tensor] | None:
-        """Return a class whose code may have failed, and the `removed` channels that it counts.
+        """Return the class whose code has failed, and the `removed` channels that it counts.
 
         Returns:
-            Its name and `(labels,)` bool; None if there is none.
+            Its name and `(labels,)` bool; None if it cannot be told.
         """
-        for kind in self._suspects(failed, removed):
-            inside = self._of(kind) & removed
-            if inside.any():
-                return kind.__name__, inside
+        for kind in self._around(failed, removed):
+            return kind.__name__, self._of(kind) & removed
         return None
 
-    def _suspects(self, failed: Failure, removed: Tensor) -> list[type[nn.Module]]:
-        """Return the classes whose code may fail because of the number of `removed` channels.
-
-        These are the classes of the module that failed and of those around it, innermost first, that count any; all if
-        there are none, since the error may show behind the code that made it, or if only the outputs are others.
-        """
+    def _around(self, failed: Failure, removed: Tensor) -> list[type[nn.Module]]:
+        """Return the classes of the module that failed and of those around it that count `removed` channels."""
+        if failed.module is None:
+            return []
         parts = failed.module.split(".") if failed.module else []
-        around = [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
-        kinds = {name: type(self._modules[name]) for name in self._counted}
-        found = [kinds[name] for name in around if name in kinds] if failed.module is not None else []
-        found = [kind for kind in found if (self._of(kind) & removed).any()]
-        return list(dict.fromkeys(found or kinds.values()))
+        names = [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
+        kinds = dict.fromkeys(self._kinds[name] for name in names if name in self._kinds)
+        return [kind for kind in kinds if (self._of(kind) & removed).any()]
 
     def _of(self, kind: type[nn.Module]) -> Tensor:
         """Return `(labels,)` bool: the channels that modules of a class count."""
         inside = torch.zeros_like(self._coupling.channel, dtype=torch.bool)
         for name, counted in self._counted.items():
-            if type(self._modules[name]) is kind:
+            if self._kinds[name] is kind:
                 inside[self._coupling.channel[torch.cat([labels.reshape(-1) for labels in counted])]] = True
         return inside
 

@@ -22,6 +22,7 @@ Role = Literal["filter", "writer", "bias", "scale", "shift", "slope", "reader", 
 
 * `"filter"`, `"writer"`: it writes them: the weight of a convolution, and of any other layer.
 * `"bias"`, `"scale"`, `"shift"`, `"slope"`: it exists for them, behind the convolution, in a normalization, in a PReLU.
+  Class tokens, position embeddings and the like are biases too.
 * `"reader"`: it reads them: the weight of the layer behind.
 * `"other"`: anything else, the running statistics of a normalization for example.
 """

@@ -34,7 +34,10 @@ def matrix_product(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
         if axis is not None and (columns is None or rows is None):
             walk.facts.keep(axis.labels, f"are multiplied with what cannot be followed, at {node.name}")
     result = [axis for axis in (_across(walk, left, -2), _across(walk, right, -1)) if axis is not None]
-    return result + _batch(walk, node, [left, right])
+    heads = _batch(walk, node, [left, right])
+    for axis in result if heads else ():
+        walk.facts.keep(axis.labels, "are the same for all heads")
+    return heads or result
 
 
 def attention(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:

@@ -62,6 +62,11 @@ def nothing(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     return []
 
 
+def filled(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+    """Follow a tensor that is filled with a number."""
+    return [Axis(axis.dim, axis.labels, torch.zeros_like(axis.zero)) for axis in walk.axes(arguments["self"])]
+
+
 def zeros_like(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a tensor of zeros that has the shape of another."""
     return [Axis(axis.dim, axis.labels, torch.ones_like(axis.zero)) for axis in walk.axes(arguments["self"])]
@@ -84,16 +89,22 @@ def _cut_along(walk: Walk, node: Node, source: Node, dim: int, whole: bool) -> l
     rest = node.args[1:]
     before = next((axis for axis in walk.axes(source) if dim in axis.dims), None)
     if before is not None and before.is_line:
-        index = operator(torch.arange(len(before.labels)), 0, *node.args[2:], **node.kwargs).reshape(-1)
+        positions = torch.arange(len(before.labels))
+        index = operator(positions, 0, *node.args[2:], **node.kwargs).reshape(-1)
         start, size = int(index[0]), len(index)
+        step = int(index[1]) - start if size > 1 else 1
         if size == len(before.labels):
             return walk.axes(source)
-        if not whole or not torch.equal(index, torch.arange(start, start + size)):
+        if whole and step == 1:
+            if len(before.labels) % size == 0 and start % size == 0:
+                # Code may rely on parts of equal size to stay equal.
+                parts = before.labels.view(-1, size)
+                walk.facts.unite(parts, parts[:1])
+        elif whole and start < step and len(before.labels) == step * size:
+            turns = before.labels.view(-1, step)
+            walk.facts.unite(turns, turns[:, :1])
+        else:
             walk.facts.keep(before.labels, f"are cut by {node.target}")
-        elif len(before.labels) % size == 0 and start % size == 0:
-            # Code may rely on parts of equal size to stay equal.
-            parts = before.labels.view(-1, size)
-            walk.facts.unite(parts, parts[:1])
         walk.site(node, before.labels, *(before.labels[part] for part in _ranges(start, size)))
     elif before is not None:
         walk.united(before, [dim] if whole else [])
@@ -224,9 +235,13 @@ def pad(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     constant = arguments.get("mode", "constant") == "constant"
     result = []
     for axis in walk.axes(arguments["self"]):
+        if not axis.is_line:
+            united = walk.united(axis, [dim for dim in axis.dims if any(amounts[2 * (-1 - dim) :][:2])])
+            result += (
+                [] if united is None else [Axis(united.dim, united.labels, united.zero & (constant and value == 0))]
+            )
+            continue
         labels, zero = axis.labels, axis.zero
-        if not axis.is_line and any(any(amounts[2 * (-1 - dim) :][:2]) for dim in axis.dims):
-            return walk.keep_inputs(node)
         before_and_after = tuple(amounts[2 * (-1 - axis.dim) :][:2])
         if any(before_and_after):
             if min(before_and_after) < 0 or not constant:

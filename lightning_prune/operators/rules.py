@@ -26,6 +26,7 @@ from lightning_prune.operators.movement import (
     concatenate,
     cut,
     embedding,
+    filled,
     from_patches,
     gate,
     gather,
@@ -72,7 +73,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("swapaxes", "swapdims", "moveaxis", "tile", "repeat_interleave"), permute),
     **dict.fromkeys(("contiguous", "clone", "alias", "detach", "to", "_to_copy", "type_as", "lift_fresh_copy"), same),
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "expand", "expand_as"), same),
-    "zeros_like": zeros_like,
+    **dict.fromkeys(("zeros_like", "zero"), zeros_like),
+    "fill": filled,
     **dict.fromkeys(
         ("_assert_tensor_metadata", "_assert_async", "new_zeros", "new_ones", "new_full", "new_empty"), nothing
     ),
@@ -119,6 +121,8 @@ def visit(walk: Walk, node: Node) -> None:
         return
     name = called(node)
     rule = RULES.get(name, pointwise if torch.Tag.pointwise in node.target.tags else None)
+    if name in ("max", "min") and node.target._overloadname == "other":
+        rule = pointwise
     try:
         walk.values[node] = rule(walk, node, arguments_of(node)) if rule else walk.keep_inputs(node)
     except Exception as error:  # an overload that its rule was not made for: its channels stay, and the rest goes on
