@@ -77,10 +77,10 @@ def twin(model: Model, proof: Proof) -> tuple[Model, Proof]:
                     parameter.copy_(torch.where(parameter == 0, 0.0, values.to(parameter)))
         with suppress(Exception):  # code that sets the number format by itself, or overflows
             other = other.to(dtype)
-            given = [tuple(one.to(dtype) if one.is_floating_point() else one for one in pair[0]) for pair in proof]
-            found = [(arguments, _outputs(other, arguments)) for arguments in given]
-            if all(out.isfinite().all() for _, outputs in found for out in outputs if out.is_floating_point()):
-                return other, found
+            given = tuple(one.to(dtype) if one.is_floating_point() else one for one in proof[-1][0])
+            outputs = _outputs(other, given)
+            if all(output.isfinite().all() for output in outputs if output.is_floating_point()):
+                return other, [(given, outputs)]
     return model, proof
 
 

@@ -34,7 +34,7 @@ from lightning_prune.errors import InputError
 from lightning_prune.nothing import Gone, Nothing
 from lightning_prune.quantization import quantization_of
 from lightning_prune.slim_parts import check_fit, check_widths, fitting, outside, parts, tensors, unreadable
-from lightning_prune.surgery import Model, replace_modules, replace_tensors, stated_widths
+from lightning_prune.surgery import Model, replace_modules, replace_tensors, restate, stated_widths
 
 log = logging.getLogger(__name__)
 
@@ -178,8 +178,11 @@ def load_slim_state(model: Model, saved: Mapping[str, Any], source: str | os.Pat
     }
     replace_tensors(model, {name: dims for name, dims in keep.items() if dims})
     for name, values in widths.items():
-        for attribute, value in values.items():
-            setattr(modules[name], attribute, type(vars(modules[name])[attribute])(value))
+        module = modules[name]
+        sizes = {attribute: type(vars(module)[attribute])(value) for attribute, value in values.items()}
+        own = stated_widths(module)
+        restate(module, {attribute: value for attribute, value in sizes.items() if attribute not in own})
+        vars(module).update(sizes)
     model.load_state_dict(state)
     for name, buffer in _left_out(model, state).items():
         buffer.copy_(buffers[name])

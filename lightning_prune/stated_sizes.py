@@ -1,7 +1,7 @@
 """Sizes that the code of modules takes from their attributes: which of these change when channels go."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -12,6 +12,9 @@ from lightning_prune.coupling import Coupling
 from lightning_prune.proof import Failure
 from lightning_prune.structures import Structure
 from lightning_prune.surgery import Model, cut, restate
+
+MOST_TRIES = 10
+"""How many choices of attributes a class of modules has before its channels stay."""
 
 Size = int | list[int] | tuple[int, ...]
 
@@ -59,24 +62,27 @@ class StatedSizes:
         """Choose other attributes for the class of the module that failed, or of one around it.
 
         If these count no channels, the error may show behind the code that made it: then all classes have their first
-        choice.
+        choice, and where only the outputs are others their further ones too.
 
         Returns:
             Whether there was anything that was not tried.
         """
         around = self._around(failed, removed)
-        kinds = around or [kind for kind in dict.fromkeys(self._kinds.values()) if not self._tried[kind]]
+        kinds = around or list(dict.fromkeys(self._kinds.values()))
         for kind in kinds:
             if kind not in self._left:
-                same = [name for name, other in self._kinds.items() if other is kind]
-                names = sorted({key for name in same for key in self._changes(name, removed, ambiguous=True)})
-                self._left[kind] = list(_choices(names))
-        kinds = [kind for kind in kinds if self._left[kind]]
-        # Each class has its first choice before any has its second.
-        for kind in [min(kinds, key=lambda kind: self._tried[kind])] if around and kinds else kinds:
+                self._left[kind] = self._choices(kind, removed)
+        first = [kind for kind in kinds if self._left[kind] and not self._tried[kind]]
+        kinds = [kind for kind in kinds if self._left[kind] and self._tried[kind] < MOST_TRIES]
+        if around or (failed.module is None and not first):
+            # Each class has its first choice before any has its second.
+            chosen = [min(kinds, key=lambda kind: self._tried[kind])] if kinds else []
+        else:
+            chosen = first
+        for kind in chosen:
             self._tried[kind] += 1
             self._now[kind] = self._left[kind].pop(0)
-        return bool(kinds)
+        return bool(chosen)
 
     def spare(self, works: Callable[[], bool]) -> None:
         """Change no attributes but those without which it does not work."""
@@ -114,6 +120,14 @@ class StatedSizes:
                 inside[self._coupling.channel[torch.cat([labels.reshape(-1) for labels in counted])]] = True
         return inside
 
+    def _choices(self, kind: type[nn.Module], removed: Tensor) -> list["_Choice"]:
+        """Return what to try of the attributes of a class, pairs last."""
+        same = [name for name, other in self._kinds.items() if other is kind]
+        plain, all_of_them = ([self._changes(name, removed, each) for name in same] for each in (False, True))
+        choices = _subsets(plain, ambiguous=False)
+        choices += _subsets(all_of_them, ambiguous=True) if all_of_them != plain else []
+        return sorted(choices, key=lambda choice: len(choice.names) == 2 and choice != choices[0])
+
     def _changes(self, name: str, removed: Tensor, ambiguous: bool) -> dict[str, Size]:
         """Return the attributes of a module whose values are sizes that change, with their new values.
 
@@ -146,10 +160,8 @@ class _Choice:
     ambiguous: bool
 
 
-def _choices(names: Sequence[str]) -> Iterator[_Choice]:
-    """Yield what to try of some attributes: all, each of them, and each two."""
+def _subsets(changes: list[dict[str, Size]], ambiguous: bool) -> list[_Choice]:
+    """Return choices among the attributes that change in any module: all, each of them, and each two."""
+    names = sorted({key for each in changes for key in each})
     counts = [len(names), *(count for count in (1, 2) if count < len(names))] if names else []
-    for ambiguous in (False, True):
-        for count in counts:
-            for chosen in combinations(names, count):
-                yield _Choice(frozenset(chosen), ambiguous)
+    return [_Choice(frozenset(some), ambiguous) for count in counts for some in combinations(names, count)]
