@@ -195,9 +195,9 @@ def leave(
     folder = Path(cfg.run_folder)
     end = ending(module, pruners, data.example_input(2))
     if pruners:
-        save_slim(end.models["slim"], folder / SLIM)
+        save_slim(end.models["slim"], folder / SLIM, kept=end.kept, build=build_of(cfg, data))
     elif "quantized" in end.models:
-        save_slim(module, folder / "quantized.pt")
+        save_slim(module, folder / "quantized.pt", build=build_of(cfg, data))
     if reads_dense(cfg):
         torch.save(end.models["dense"].state_dict(), folder / DENSE)
     if reads_momentum(cfg):
@@ -220,7 +220,7 @@ def finetune(
     say(f"{name[0].upper()}{name[1:]}: the slim model, {own.trainer.max_epochs} epochs{weights}")
     with trained(own, module, data, [*strategy, *held]) as trainer:
         if trainer.is_global_zero:
-            save_slim(module, folder / "finetuned.pt")
+            save_slim(module, folder / "finetuned.pt", build=build_of(own, data))
             compared.add({name: module}, trainer)
 
 
@@ -257,6 +257,14 @@ def network(model: DictConfig, data: InMemoryImages) -> nn.Module:
     """Build a network for the data."""
     built: nn.Module = instantiate(model, num_classes=data.num_classes, in_channels=data.in_channels)
     return built
+
+
+def build_of(cfg: DictConfig, data: InMemoryImages) -> dict[str, Any]:
+    """Return what `hydra.utils.instantiate` builds the wide module of a stage from, for the files of a slim one."""
+    model: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    network = {**model, "num_classes": data.num_classes, "in_channels": data.in_channels}
+    path = f"{ImageClassifier.__module__}.{ImageClassifier.__name__}"
+    return {"_target_": path, "network": network, "num_classes": data.num_classes}
 
 
 def classifier(cfg: DictConfig, data: InMemoryImages) -> ImageClassifier:

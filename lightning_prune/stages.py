@@ -40,8 +40,9 @@ def settle_paths(cfg: DictConfig) -> None:
 def _model_of(checkpoint: str) -> Any:
     """Return how the model of a checkpoint is built, as the configuration of its run says; None if there is none."""
     path = Path(checkpoint)
-    file = (path if path.is_dir() else path.parent.parent) / "config.yaml"
-    return OmegaConf.load(file).model if file.is_file() else None
+    folders = [path] if path.is_dir() else [path.parent, path.parent.parent]
+    files = [folder / "config.yaml" for folder in folders if (folder / "config.yaml").is_file()]
+    return OmegaConf.load(files[0]).model if files else None
 
 
 def teaching(cfg: DictConfig) -> DictConfig:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from lightning_prune.axes import Axis
+from lightning_prune.flow import called
 from lightning_prune.walk import Arguments, Walk
 
 
@@ -53,7 +54,9 @@ def _joined(walk: Walk, node: Node, operand: Node, dims: set[int]) -> Axis | Non
     It may have other values along them, which nobody follows. What meets these is kept, unless channels vary along
     other dimensions too: then those that differ along the unknown ones alone become one.
     """
-    shape, axes = walk.shape(operand), [axis for axis in walk.axes(operand) if dims & set(axis.dims)]
+    repeated = called(operand) in ("expand", "expand_as") and operand.all_input_nodes[0]
+    shape = walk.shape(repeated or operand)  # along a dimension that was expanded from one position nothing varies
+    axes = [axis for axis in walk.axes(operand) if dims & set(axis.dims)]
     if any(set(axis.dims) < dims for axis in axes) and walk.is_constant(operand):
         # Positions within a head, the same for every head, in a rotary embedding for example.
         for axis in axes:
