@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from lightning_prune.axes import components
 from lightning_prune.errors import InputError
 from lightning_prune.flow import module_path
 from lightning_prune.granularities.channel import Channel, Residual
 from lightning_prune.groups import Group, Member, coupled_groups, lone_group
 from lightning_prune.interception import suspended
 from lightning_prune.operators.rules import visit
+from lightning_prune.splits import channels_of
 from lightning_prune.structures import Finder, Structure, StructureKind
 from lightning_prune.tracing import ExampleInput, export, holder, one_thread, stored_tensors
 from lightning_prune.walk import KEPT, Facts, Slot, Walk
@@ -36,7 +36,7 @@ class Coupling:
         self._structures = structures
         self._parameters = {name for name, _ in model.named_parameters()}
         self.shapes = {name: tensor.shape for name, tensor in stored_tensors(model).items()}
-        self.channel = _channels(facts)
+        self.channel = channels_of(facts)
         """`(labels,)` the channel of each label; equal numbers are one channel."""
         self._reasons: dict[int, str] = {KEPT: "are tied to channels that are fixed in the model's code"}
         for labels, reason in facts.kept:
@@ -302,33 +302,6 @@ def _keep_heads(model: nn.Module, facts: Facts) -> None:
         owner, _, key = slot.name.rpartition(".")
         if owner in names and key.endswith("proj_weight") and slot.dim == 1:
             facts.keep(torch.arange(slot.start, slot.start + slot.size), reason)
-
-
-def _channels(facts: Facts) -> Tensor:
-    """Return `(labels,)` the channel of each label, once every reshape has a single dimension that loses positions."""
-    edges = facts.edges or [(torch.zeros(0, dtype=torch.int64),) * 2]
-    channel = components(facts.labels, *(torch.cat(side) for side in zip(*edges, strict=True)))
-    if not facts.splits:
-        return channel
-    for labels in facts.splits:
-        carrier = _carrier(channel[labels])
-        for dim in range(labels.ndim):
-            if dim != carrier:
-                facts.unite(labels, labels.narrow(dim, 0, 1))
-    return components(facts.labels, *(torch.cat(side) for side in zip(*facts.edges, strict=True)))
-
-
-def _carrier(channel: Tensor) -> int:
-    """Return the dimension along which channels that a reshape has put along several can go.
-
-    It is the last one along which they are not all one anyway: what code mixes, the positions within a head of
-    attention for example, stays whole.
-    """
-    for dim in reversed(range(channel.ndim)):
-        varies = (channel != channel.narrow(dim, 0, 1)).any(dim=dim)
-        if varies.all():
-            return dim
-    return channel.ndim - 1
 
 
 def couple(model: nn.Module, example_input: ExampleInput) -> Coupling:

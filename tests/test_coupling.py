@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch_pruning
+from attention_networks import Biased, Gated, Language, Packed, words
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
@@ -294,10 +295,67 @@ def test_independent_groups_do_not_own_the_norm_of_a_sum():
 
 
 @pytest.mark.parametrize("residual", ["coupled", "inner", "independent"])
-def test_outputs_and_linear_layers_are_no_groups(residual):
+def test_outputs_are_no_groups_and_independent_ones_are_convolutions(residual):
     model = nn.Sequential(conv(3, 8), nn.Flatten(), nn.Linear(8 * 1024, 6), nn.ReLU(), nn.Linear(6, 2))
-    assert [group.layers for group in couple(model, torch.zeros(IMAGE)).groups(residual)] == [["0"]]
+    layers = [group.layers for group in couple(model, torch.zeros(IMAGE)).groups(residual)]
+    assert layers == ([["0"]] if residual == "independent" else [["0"], ["2"]])
     assert couple(conv(3, 8), torch.zeros(IMAGE)).groups(residual) == []
+
+
+# Linear layers, heads and group norms ---------------------------------------------------------------------------------
+
+
+def test_rows_of_a_linear_layer_are_units():
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    (group,) = couple(model, torch.zeros(3, 4)).groups()
+    assert {(member.name, member.dim): member.role for member in group.members} == {
+        ("0.weight", 0): "filter",
+        ("0.bias", 0): "bias",
+        ("2.weight", 1): "reader",
+    }
+    assert positions(group, 4) == {("0.weight", 0): [4], ("0.bias", 0): [4], ("2.weight", 1): [4]}
+
+
+def test_a_head_is_its_rows_of_query_key_and_value():
+    model = Packed(12, 4)
+    (group,) = couple(model, torch.zeros(2, 5, 12)).groups()
+    assert (group.layers, group.size) == (["qkv"], 4)
+    rows = [3, 4, 5, 15, 16, 17, 27, 28, 29]  # three of each, 12 apart
+    assert positions(group, 1) == {("qkv.weight", 0): rows, ("qkv.bias", 0): rows, ("proj.weight", 1): [3, 4, 5]}
+
+
+def test_a_group_norm_makes_units_of_its_groups():
+    model = nn.Sequential(conv(3, 8), nn.GroupNorm(4, 8), conv(8, 2))
+    (group,) = couple(model, torch.zeros(IMAGE)).groups()
+    assert {member.name: member.role for member in group.members} == {
+        "0.weight": "filter",
+        "0.bias": "bias",
+        "1.weight": "scale",
+        "1.bias": "shift",
+        "2.weight": "reader",
+    }
+    assert [set(map(tuple, positions(group, unit).values())) for unit in range(2)] == [{(0, 1)}, {(2, 3)}]
+
+
+def test_halves_that_are_multiplied_lose_the_same_positions():
+    groups = couple(Gated(), torch.zeros(2, 5, 12)).groups()
+    assert [(group.layers, group.size) for group in groups] == [(["up"], 10)]
+    assert positions(groups[0], 3) == {("up.weight", 0): [3, 13], ("up.bias", 0): [3, 13], ("down.weight", 1): [3]}
+
+
+def test_a_table_of_biases_has_one_column_a_head():
+    model = Biased()
+    (group,) = couple(model, torch.zeros(2, 5, 12)).groups()
+    place = positions(group, 2)
+    assert place["table", 1] == [2]
+    assert place["query.weight", 0] == place["key.weight", 0] == place["value.weight", 0] == [6, 7, 8]
+
+
+def test_tied_tables_are_one_tensor_of_the_stream():
+    group = group_of(couple(Language(tied=True), words()).groups(), "hidden.down")
+    members = {(member.name, member.dim) for member in group.members}
+    assert {("tokens.weight", 1), ("places.weight", 1), ("hidden.up.weight", 1), ("hidden.down.weight", 0)} <= members
+    assert "head.weight" not in {name for name, _ in members}
 
 
 # Sizes ----------------------------------------------------------------------------------------------------------------
@@ -411,18 +469,19 @@ def test_slim_models_are_those_of_torch_pruning(name):
 
 
 def test_reasons_of_filters_that_stay_are_given():
-    model = nn.Sequential(conv(3, 8), nn.GroupNorm(2, 8), conv(8, 6), nn.ReLU(), conv(6, 4))
+    model = nn.Sequential(conv(3, 8), nn.GroupNorm(1, 8), conv(8, 6), nn.GroupNorm(2, 6), conv(6, 5), conv(5, 4))
     with torch.no_grad():
         model[0].weight[:3] = 0
-        model[2].weight[1] = 0
-        model[4].weight[2] = 0
-        model[4].bias[2] = 0
+        model[2].weight[:2] = 0
+        model[4].weight[1] = 0
+        model[5].weight[2] = 0
+        model[5].bias[2] = 0
     coupling = couple(model, torch.zeros(IMAGE))
     found = coupling.zero_but_kept(model, coupling.removable())
     assert {reason.split(":")[0]: layers for reason, layers in found.items()} == {
-        "enter aten.group_norm.default": [("0", 3)],
-        "still reach a layer": [("2", 1)],
-        "are outputs of the model": [("4", 1)],
+        "lie across a layer norm": [("0", 3)],
+        "still reach a layer": [("2", 2), ("4", 1)],
+        "are outputs of the model": [("5", 1)],
     }
 
 

@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from test_slimming import difference, mask, randomise
+from networks import difference, mask, randomise
 from torch import nn
 from torch.nn import functional as F
 

@@ -8,7 +8,8 @@ from itertools import combinations
 
 import pytest
 import torch
-from test_slimming import CASES, Net, conv, conv_bn, difference, pooled, randomise
+from attention_networks import ATTENTION
+from networks import CONVOLUTIONAL, Net, conv, conv_bn, difference, pooled, randomise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,6 +17,8 @@ from lightning_prune.coupling import couple
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.n_m import NM
 from lightning_prune.permutation import permute_channels, search
+
+CASES = {**CONVOLUTIONAL, **ATTENTION}
 
 
 def kept(matrix: Tensor, n: int = 2, m: int = 4) -> float:
@@ -124,11 +127,14 @@ def test_a_matrix_without_whole_groups_is_refused() -> None:
 MOVED = [
     "resnet20-A", "resnet-padded", "resnet-doubled", "densenet", "fire", "se-linear", "u-net", "gates",
     "in-place", "functional", "shared-layer", "tied-parameter", "pre-activation", "two-inputs", "siamese", "volume",
-    "norms", "blur-pool", "compiled",
+    "norms", "blur-pool", "compiled", "scales", "ghost", "selective", "space-to-depth", "fusion", "hidden",
+    "tied-language",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*MOVED, "mobilenet-v2", "two-groups", "decoder", "mixer", "flattened"])
+@pytest.mark.parametrize(
+    "name", [*MOVED, "mobilenet-v2", "two-groups", "decoder", "mixer", "flattened", "packed", "rotary", "split-unit"]
+)
 def test_the_dense_function_stays(name: str) -> None:
     case = CASES[name]
     model, inputs = randomise(case.build()), case.inputs()

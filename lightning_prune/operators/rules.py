@@ -10,6 +10,7 @@ from torch.fx import Node
 from lightning_prune.axes import Axis
 from lightning_prune.flow import arguments_of, called, is_view
 from lightning_prune.operators.elementwise import pointwise
+from lightning_prune.operators.indexing import embedding, gather, index_select
 from lightning_prune.operators.layers import convolution, linear, normalization, prelu, spatial
 from lightning_prune.operators.mixing import (
     add_matrix_product,
@@ -19,34 +20,10 @@ from lightning_prune.operators.mixing import (
     layer_norm,
     matrix_product,
 )
-from lightning_prune.operators.movement import (
-    add_up,
-    channel_shuffle,
-    chunk,
-    concatenate,
-    cut,
-    embedding,
-    filled,
-    from_patches,
-    gate,
-    gather,
-    index_select,
-    nothing,
-    pad,
-    patches,
-    permute,
-    pixel_shuffle,
-    pixel_unshuffle,
-    reduce,
-    reshape,
-    roll,
-    same,
-    select,
-    softmax,
-    stack,
-    unbind,
-    zeros_like,
-)
+from lightning_prune.operators.movement import filled, nothing, pad, permute, reshape, roll, same, zeros_like
+from lightning_prune.operators.parting import chunk, concatenate, cut, gate, select, stack, unbind
+from lightning_prune.operators.reducing import add_up, reduce, softmax
+from lightning_prune.operators.shuffling import channel_shuffle, from_patches, patches, pixel_shuffle, pixel_unshuffle
 from lightning_prune.walk import Arguments, Walk
 
 log = logging.getLogger(__name__)
