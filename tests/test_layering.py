@@ -15,7 +15,7 @@ LAYERS = {
     **dict.fromkeys(("criteria", "granularities", "schedules", "distillation", "quantizers", "profiling"), 1),
     **dict.fromkeys(("axes", "walk", "operators", "groups", "coupling", "weights", "pools"), 2),
     **dict.fromkeys(("sites", "integer_layers", "placement", "quantization", "quantizing"), 2),
-    **dict.fromkeys(("flow", "scaling", "structures", "replacing"), 2),
+    **dict.fromkeys(("flow", "scaling", "structures", "replacing", "splits"), 2),
     **dict.fromkeys(("discriminator", "adversary", "fista", "soft_masks", "adversarial_search"), 2),
     **dict.fromkeys(
         ("selection", "masking", "choosing", "held_masks", "losses", "sensitivity", "activations", "admm"), 2
@@ -23,7 +23,7 @@ LAYERS = {
     **dict.fromkeys(("optimizer_slicing", "scratch", "weight_sharing"), 2),
     **dict.fromkeys(("proof", "nothing", "surgery", "slimming", "slim_parts", "permutation"), 3),
     **dict.fromkeys(("stated_sizes", "prunable_groups", "channel_pools"), 3),
-    **dict.fromkeys(("callbacks", "search", "export", "plots", "report", "sweeps"), 4),
+    **dict.fromkeys(("callbacks", "search", "export", "plots", "group_plot", "report", "sweeps"), 4),
     **dict.fromkeys(("checkpoints", "slim_files", "made_once", "comparison", "typed", "resolvers", "quiet"), 4),
     **dict.fromkeys(("stages", "second_fit", "exporting"), 4),
     **dict.fromkeys(("models", "data"), 4),

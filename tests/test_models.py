@@ -3,7 +3,8 @@ from functools import partial
 
 import pytest
 import torch
-from networks import difference, mask, randomise
+from networks import difference, randomise
+from test_slimming import mask
 from torch import nn
 from torch.nn import functional as F
 
