@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from lightning_prune.errors import InputError
 from lightning_prune.flow import module_path
 from lightning_prune.granularities.channel import Channel, Residual
 from lightning_prune.groups import Group, Member, coupled_groups, lone_group
@@ -90,6 +89,8 @@ class Coupling:
             for channel in self.channel[slot.labels].tolist():
                 if channel in self._reasons:
                     result[self._reasons[channel]][holder(slot.name)] += 1
+        for layer, count, reason in self._facts.unfollowed:
+            result[reason][layer] += count
         return {reason: list(layers.items()) for reason, layers in result.items()}
 
     def structures(self, kind: StructureKind) -> list[Structure]:
@@ -281,12 +282,16 @@ class Coupling:
         tensors = stored_tensors(model)
         stored = {name for one in gone for name in one.stored}
         alive = "still reach a layer: by a bias, a batch-norm shift or another layer of their residual stream"
+        last = self._unread(gone) & ~removed
         result: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         for slot in (slot for slot in self._writers() if slot.name not in stored):
             weights = Channel(slot.dim).units(tensors[slot.name].detach())
             channels = self.channel[slot.labels]
             for channel in channels[(weights == 0).all(dim=1).cpu() & ~removed[channels]].tolist():
-                result[self._reasons.get(channel, alive)][holder(slot.name)] += 1
+                reason = (
+                    "are the last of a layer, or relied upon" if last[channel] else self._reasons.get(channel, alive)
+                )
+                result[reason][holder(slot.name)] += 1
         return {reason: list(layers.items()) for reason, layers in result.items()}
 
 
@@ -314,8 +319,6 @@ def couple(model: nn.Module, example_input: ExampleInput) -> Coupling:
     Raises:
         InputError: If `forward` does not run on the example input or cannot be traced, or the model has no parameters.
     """
-    if not stored_tensors(model):
-        raise InputError(f"expected a model with parameters, got {type(model).__name__} without any")
     with suspended():
         return trace(model, export(model, example_input))
 

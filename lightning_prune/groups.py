@@ -1,6 +1,7 @@
 """Groups of filters that can be pruned: which channels compete, and in which tensors each of them lies."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,11 +33,15 @@ class Member:
         return holder(self.name)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Group:
     """Units that compete with each other: each unit is one channel, in all tensors that must lose it together."""
 
     members: tuple[Member, ...]
+
+    def __repr__(self) -> str:
+        """Return its size and its members in one line."""
+        return f"Group({self.size} units: {', '.join(member.name for member in self.members)})"
 
     @property
     def size(self) -> int:
@@ -59,17 +64,17 @@ class Group:
         return list(dict.fromkeys(member.layer for member in self.filters))
 
     @torch.no_grad()
-    def zero(self, model: nn.Module, units: Tensor) -> None:
+    def zero(self, model: nn.Module, units: Tensor | Sequence[int]) -> None:
         """Set, in place, all that exists for some units of the group to zero: then `slim` can cut them out.
 
         Args:
             model: The model in which the group was found, or a copy.
-            units: `(n,)` int64, numbers of units, or `(size,)` bool.
+            units: `(n,)` numbers of units from 0 on, or `(size,)` bool.
         """
-        tensors = stored_tensors(model)
+        tensors, chosen = stored_tensors(model), torch.as_tensor(units).cpu()
         for member in self.owned:
             tensor = tensors[member.name]
-            tensor.index_fill_(member.dim, member.index[units.cpu()].reshape(-1).to(tensor.device), 0)
+            tensor.index_fill_(member.dim, member.index[chosen].reshape(-1).to(tensor.device), 0)
 
 
 def lone_group(facts: Facts, slot: Slot, parameters: set[str]) -> Group:

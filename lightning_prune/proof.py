@@ -25,7 +25,7 @@ def prove(model: nn.Module, example_input: ExampleInput) -> Proof:
     """Return the example input and noise of the same shape, each with what the model makes of it.
 
     Raises:
-        InputError: If all outputs hold NaN, which compares with nothing.
+        InputError: If all outputs hold NaN, which compares with nothing, or `forward` does not run on such inputs.
     """
     device = next(iter(stored_tensors(model).values())).device
     example = tuple(argument.to(device) for argument in as_arguments(example_input))
@@ -34,7 +34,13 @@ def prove(model: nn.Module, example_input: ExampleInput) -> Proof:
         torch.randn(argument.shape, generator=generator).to(argument) if argument.is_floating_point() else argument
         for argument in example
     )
-    proof = [(arguments, _outputs(model, arguments)) for arguments in (example, noise)]
+    try:
+        proof = [(arguments, _outputs(model, arguments)) for arguments in (example, noise)]
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(
+            f"expected {type(model).__name__}.forward to run on the example input and on noise like it, got {reason}"
+        ) from error
     proof = [(arguments, outputs) for arguments, outputs in proof if not any(out.isnan().any() for out in outputs)]
     if not proof:
         raise InputError(f"expected a {type(model).__name__} with finite outputs, got NaN: its weights have diverged")
@@ -42,8 +48,22 @@ def prove(model: nn.Module, example_input: ExampleInput) -> Proof:
 
 
 def _outputs(model: nn.Module, arguments: tuple[Tensor, ...]) -> list[Tensor]:
-    with evaluating(model), torch.compiler.set_stance("force_eager"), _full_precision():
+    with evaluating(model), _same_each_time(model), torch.compiler.set_stance("force_eager"), _full_precision():
         return [output for output in tree_leaves(model(*arguments)) if isinstance(output, Tensor)]
+
+
+@contextmanager
+def _same_each_time(model: nn.Module) -> Iterator[None]:
+    """Let `forward` draw the same random numbers every time, and put back the buffers that it writes to."""
+    before = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            yield
+    finally:
+        for buffer, version, values in before:
+            if buffer._version != version:
+                buffer.copy_(values)
 
 
 @contextmanager

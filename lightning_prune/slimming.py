@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.coupling import Coupling, couple
+from lightning_prune.errors import InputError
 from lightning_prune.interception import suspended
 from lightning_prune.proof import Proof, failure, holds, prove, twin
 from lightning_prune.stated_sizes import StatedSizes
@@ -37,7 +38,8 @@ def slim(model: Model, example_input: ExampleInput) -> Model:
         A smaller model of the same class, on the same device.
 
     Raises:
-        InputError: If the model cannot be traced with the example input, or gives NaN, of which nothing can be proven.
+        InputError: If the model cannot be traced with the example input, or gives NaN or something else each time, of
+            which nothing can be proven.
     """
     return slimmed(model, example_input).model
 
@@ -123,6 +125,9 @@ def cut_what_works(
         removed: `(labels,)` bool, the channels that are to go.
         gone: The structures that go.
         proof: What the smaller model has to compute.
+
+    Raises:
+        InputError: If the model computes something else each time.
     """
     sizes = StatedSizes(model, coupling)
     # Weights that damp what code computes with wrong sizes would hide it.
@@ -132,6 +137,11 @@ def cut_what_works(
         if sizes.try_next(failed, removed):
             continue
         counted = sizes.counted(failed, removed)
+        if counted is None and not holds(evidence, tried):
+            raise InputError(
+                f"expected a {type(model).__name__} that always computes the same in eval mode, got other outputs for "
+                "one input; it keeps state outside of its buffers, or draws numbers that torch.manual_seed does not fix"
+            )
         if counted is None:
             kept = _kept_one_by_one(tried, coupling, removed, gone, evidence, sizes)
             counted = type(model).__name__, kept
@@ -160,7 +170,7 @@ def _kept_one_by_one(
     lost = coupling.inside(gone)
     kept = torch.zeros_like(removed)
     left = [[channels for _, channels in coupling.by_tensor(removed & ~lost)]]
-    while left:
+    while left and left[-1]:
         layers = left.pop()
         attempt = torch.stack([lost, *layers]).any(dim=0)
         if holds(proof, sizes.cut(model, attempt, gone)):

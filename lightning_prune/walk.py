@@ -80,6 +80,7 @@ class Facts:
         splits: Channels that a reshape has put along several dimensions, of which only one can lose positions.
         sites: Where the code says sizes that may have to change.
         unread: Parameters that the traced code does not read.
+        unfollowed: Layers whose weight is made by operators that cannot be followed: module, channels and why.
     """
 
     slots: list[Slot] = field(default_factory=list)
@@ -97,6 +98,7 @@ class Facts:
     splits: list[Tensor] = field(default_factory=list)
     sites: list["Site"] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
+    unfollowed: list[tuple[str, int, str]] = field(default_factory=list)
 
     def fresh(self, count: int) -> Tensor:
         """Return `(count,)` labels that nothing else has."""

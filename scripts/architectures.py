@@ -18,11 +18,11 @@ def declare_operators() -> torch.library.Library | None:
         return None
     try:
         for library in Path(found.submodule_search_locations[0]).glob("_C*.so"):
-            torch.ops.load_library(str(library))
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
     except OSError:
-        operators = torch.library.Library("torchvision", "DEF")
-        operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        operators = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        for name in ("nms", "qnms"):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
         return operators
     return None
 
@@ -74,8 +74,9 @@ def architecture(name: str) -> tuple[nn.Module, Tensor]:
 def enliven(model: nn.Module) -> None:
     """Make a fresh network no special case: none of its normalizations, biases and layer scales leave all as it is."""
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine and module.track_running_stats:
             nn.init.uniform_(module.weight, 0.5, 1.5)
+            assert module.running_mean is not None and module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
     for parameter in model.parameters():

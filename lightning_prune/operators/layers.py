@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from lightning_prune.axes import Axis
+from lightning_prune.flow import module_path
 from lightning_prune.walk import Arguments, Walk
 
 
@@ -59,6 +60,9 @@ def contract(walk: Walk, node: Node, arguments: Arguments, dim: int, out_dim: in
     if columns is not None:
         facts.readers.append(columns.labels)
     if rows is None:
+        if (width := walk.shape(node)[dim]) > 1:
+            made = f"have a weight that {weight.target} makes, which cannot be followed"
+            facts.unfollowed.append(("".join(module_path(node)[-1:]), width, made))
         return None
     facts.owned.append((rows.labels, rows.labels, "writer"))
     return shifted(walk, node, Axis(dim, rows.labels, rows.zero | dead), bias)
