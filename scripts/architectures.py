@@ -76,7 +76,8 @@ def enliven(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine and module.track_running_stats:
             nn.init.uniform_(module.weight, 0.5, 1.5)
-            assert module.running_mean is not None and module.running_var is not None
+            assert module.running_mean is not None
+            assert module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
     for parameter in model.parameters():
