@@ -274,3 +274,87 @@ def test_wrong_input_is_refused_in_one_line():
     with pytest.raises(InputError, match=r"shape \(1, 3, 32\), got RuntimeError") as error:
         prunable_groups(CONVOLUTIONAL["resnet20-A"].build(), torch.zeros(1, 3, 32))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("units", [[1, 3], torch.tensor([1, 3]), torch.tensor([0, 1, 0, 1, 0, 0, 0, 0]).bool()])
+def test_units_are_named_by_numbers_or_by_a_mask(units):
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    (group,) = prunable_groups(model, torch.randn(2, 4))
+    group.zero(model, units)
+    assert model[0].weight.any(dim=1).nonzero().flatten().tolist() == [0, 2, 4, 5, 6, 7]
+    assert model[0].bias[[1, 3]].tolist() == [0, 0]
+
+
+def test_a_group_is_shown_in_one_line():
+    (group,) = prunable_groups(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 4))
+    assert repr(group) == "Group(8 units: 0.weight, 0.bias, 2.weight)"
+
+
+def test_layers_with_weights_that_cannot_be_followed_are_listed():
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 8))
+    groups = prunable_groups(nn.Sequential(layer, nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 4))
+    (found,) = [layers for reason, layers in groups.fixed.items() if "_weight_norm" in reason]
+    assert (len(groups), found) == (0, [("0", 8)])
+
+
+class Sampling(Net):
+    """An encoder that draws random numbers in `forward`, as that of a variational autoencoder does."""
+
+    def __init__(self) -> None:
+        super().__init__(None, encode=nn.Linear(4, 8), mean=nn.Linear(8, 3), decode=nn.Linear(3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.mean(F.relu(self.encode(x)))
+        return self.decode(mean + torch.randn_like(mean))
+
+
+def test_models_that_draw_random_numbers_are_pruned():
+    model, x = Sampling(), torch.randn(5, 4)
+    groups = prunable_groups(model, x)
+    assert [group.layers for group in groups] == [["encode"]]
+    groups[0].zero(model, range(4))
+    state = torch.get_rng_state()
+    small = slim(model, x)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert small.encode.weight.shape == (4, 4)
+    outputs = []
+    for one in (model, small):
+        torch.manual_seed(3)
+        outputs.append(one(x))
+    torch.testing.assert_close(*outputs)
+
+
+class Counting(Net):
+    """Counts its calls in a buffer, and reads the count."""
+
+    def __init__(self) -> None:
+        super().__init__(None, first=nn.Linear(4, 8), last=nn.Linear(8, 2))
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.add_(1)
+        return self.last(F.relu(self.first(x))) * self.calls
+
+
+def test_buffers_that_forward_writes_to_are_put_back():
+    model, x = Counting(), torch.randn(2, 4)
+    prunable_groups(model, x)[0].zero(model, [0, 1])
+    small = slim(model, x)
+    assert (model.calls.item(), small.calls.item(), len(small.first.weight)) == (0, 0, 6)
+
+
+class Remembering(nn.Module):
+    """Computes something else in every call, by a number that is no buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.calls = nn.Linear(4, 8), nn.Linear(8, 2), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.last(F.relu(self.first(x))) * self.calls
+
+
+def test_models_that_never_compute_the_same_are_refused():
+    with pytest.raises(InputError, match="expected a Remembering that always computes the same in eval mode"):
+        slim(Remembering(), torch.randn(2, 4))
