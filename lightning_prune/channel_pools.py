@@ -1,11 +1,15 @@
 """The channels of a model that compete when they are pruned."""
 
+import logging
+
 from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel
 from lightning_prune.pools import FILTERS, ChannelPool, Pool
 from lightning_prune.prunable_groups import prunable_groups
+
+log = logging.getLogger(__name__)
 
 
 def channel_pools(model: nn.Module, arguments: tuple[Tensor, ...], granularity: Channel = FILTERS) -> list[Pool]:
@@ -21,9 +25,12 @@ def channel_pools(model: nn.Module, arguments: tuple[Tensor, ...], granularity: 
     """
     parameters = dict(model.named_parameters())
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    groups = prunable_groups(model, arguments, granularity.residual)
+    for reason, layers in groups.fixed.items():
+        log.info("Channels stay that %s: %s", reason, ", ".join(f"{layer} ({count})" for layer, count in layers))
     pools: list[Pool] = [
         ChannelPool(group, shapes, granularity)
-        for group in prunable_groups(model, arguments, granularity.residual)
+        for group in groups
         if all(parameters[member.name].requires_grad for member in group.filters)
     ]
     if not pools:

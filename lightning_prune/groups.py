@@ -71,10 +71,16 @@ class Group:
             model: The model in which the group was found, or a copy.
             units: `(n,)` numbers of units from 0 on, or `(size,)` bool.
         """
-        tensors, chosen = stored_tensors(model), torch.as_tensor(units).cpu()
+        tensors, chosen = stored_tensors(model), _numbers(units)
         for member in self.owned:
             tensor = tensors[member.name]
             tensor.index_fill_(member.dim, member.index[chosen].reshape(-1).to(tensor.device), 0)
+
+
+def _numbers(units: Tensor | Sequence[int]) -> Tensor:
+    """Return numbers of units, or which units, as a tensor that indexes."""
+    numbers = torch.as_tensor(units).cpu()
+    return numbers if numbers.dtype == torch.bool else numbers.long()
 
 
 def lone_group(facts: Facts, slot: Slot, parameters: set[str]) -> Group:

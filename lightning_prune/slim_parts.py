@@ -107,6 +107,8 @@ def check_fit(expected: str, source: str | os.PathLike[str], own: Mapping[str, A
         fits = most is not None and got is not None and len(got) == len(most)
         if not fits or any(new > old for new, old in zip(got or (), most or (), strict=True)):
             raise InputError(f"expected {name} in {source} to be of shape {most} or smaller, got {got}")
+        if entry.is_floating_point() != small[name].is_floating_point():
+            raise InputError(f"expected {name} in {source} to be of {entry.dtype}, got {small[name].dtype}")
 
 
 def check_widths(expected: str, modules: Mapping[str, nn.Module], widths: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """One way to look inside a model: its `torch.export` graph, taken in eval mode and without changing the model."""
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,10 +76,15 @@ def holder(name: str) -> str:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Run compiled code as it was written, and leave out what export warns of: what modules do to themselves."""
-    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Run compiled code as it was written, and leave out what export warns of and logs: our errors say it shorter."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 @contextmanager

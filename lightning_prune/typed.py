@@ -92,7 +92,7 @@ def check_numbers(config: Config) -> None:
         numbers["finetune.epochs"] = config["finetune"]["epochs"]
     for key, number in numbers.items():
         if not isinstance(number, int) or number < 1:
-            raise InputError(f"expected {key} to be at least 1, got {number}")
+            raise InputError(f"expected {key} to be a whole number of at least 1, got {number}")
 
 
 CHOICES = {

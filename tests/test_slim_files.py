@@ -415,3 +415,24 @@ def test_forged_files_are_refused_before_the_model_changes(name: str, small: nn.
     assert "\n" not in str(error.value)
     assert str(model) == before[0]
     assert all(torch.equal(tensor, before[1][key]) for key, tensor in model.state_dict().items())
+
+
+def test_every_altered_byte_of_weights_is_noticed(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    save_slim(model, tmp_path / "slim.pt")
+    whole = (tmp_path / "slim.pt").read_bytes()
+    start = whole.index(model[0].weight.detach().numpy().tobytes())
+    for place in (start, start + 37, start + 127):
+        altered = bytearray(whole)
+        altered[place] ^= 1
+        (tmp_path / "altered.pt").write_bytes(altered)
+        with pytest.raises(InputError, match="cannot be read as one"):
+            load_slim(copy.deepcopy(model), tmp_path / "altered.pt")
+
+
+def test_weights_of_another_kind_of_number_are_refused(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    saved = slim_state(model)
+    saved["state_dict"]["0.weight"] = torch.ones(8, 4, dtype=torch.int64)
+    with pytest.raises(InputError, match=r"expected 0\.weight in a file to be of torch\.float32, got torch\.int64"):
+        load_slim_state(model, saved, "a file")

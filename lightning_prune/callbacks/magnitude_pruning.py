@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from lightning_prune.callbacks.arguments import instance, one_of, positive
 from lightning_prune.callbacks.gathering import Gathering
 from lightning_prune.callbacks.rewinding import Rewind, rewind, snapshot
-from lightning_prune.callbacks.targets import Goal, Skip, Sparsity, Uncut
+from lightning_prune.callbacks.targets import Goal, Skip, Sparsity, Uncut, readable
 from lightning_prune.callbacks.timed_pruner import TimedPruner
 from lightning_prune.callbacks.timeline import Moment, check_moment, in_steps
 from lightning_prune.choosing import Scope, choose, choose_mixed, score
@@ -159,6 +159,8 @@ class MagnitudePruning(TimedPruner):
         found = self.goal.find(pl_module, arguments)
         if found is None:
             return False
+        if isinstance(self.criterion, Criterion):
+            found = readable(found, self.criterion, self.goal.uncut)
         self._pools, self._targets = list(found), list(found.values())
         for target in dict.fromkeys(self._targets):
             if self.goal.scope == "global":
@@ -172,8 +174,6 @@ class MagnitudePruning(TimedPruner):
                 )
         if isinstance(self.criterion, Mix):
             return True
-        for pool in self._pools:
-            pool.names(self.criterion.reads)
         if self.criterion.needs == "activations" and any(isinstance(pool, WeightPool) for pool in self._pools):
             raise InputError(
                 f"expected granularity Channel() for {type(self.criterion).__name__}, which scores channels by their "

@@ -12,6 +12,7 @@ from lightning_prune.callbacks.arguments import instance, one_of
 from lightning_prune.callbacks.patterns import by_layer, check_each
 from lightning_prune.channel_pools import channel_pools
 from lightning_prune.choosing import Scope
+from lightning_prune.criteria.criterion import Criterion
 from lightning_prune.errors import InputError
 from lightning_prune.granularities.channel import Channel
 from lightning_prune.granularities.granularity import Granularity
@@ -152,6 +153,30 @@ def find_pools(
     if reasons:
         first = next(iter(reasons.values()))
         log.warning("%r leaves %s as they are; the first because: %s", granularity, ", ".join(reasons), first)
+    return left
+
+
+def readable(found: Mapping[Pool, float], criterion: Criterion, uncut: Uncut) -> dict[Pool, float]:
+    """Return the pools that have what a criterion scores, a batch norm say; the others stay, and the log names them.
+
+    Raises:
+        InputError: If there are none, or pools without it are to be refused.
+    """
+    left: dict[Pool, float] = {}
+    problems: list[InputError] = []
+    layers: list[str] = []
+    for pool, sparsity in found.items():
+        try:
+            pool.names(criterion.reads)
+        except InputError as problem:
+            problems.append(problem)
+            layers += pool.layers
+        else:
+            left[pool] = sparsity
+    if problems and (uncut == "refuse" or not left):
+        raise problems[0]
+    if problems:
+        log.warning("%s leaves %s as they are; the first because: %s", criterion, ", ".join(layers), problems[0])
     return left
 
 

@@ -78,7 +78,7 @@ def chunk(walk: Walk, node: Node, arguments: Arguments) -> list[list[Axis]]:
         for size in set(sizes):
             same = torch.stack([part for part in labels if len(part) == size])
             walk.facts.unite(same, same[:1])
-        if "chunks" not in arguments:
+        if not {"chunks", "sections"} & arguments.keys():
             walk.site(node, channels.labels, *labels)
     elif channels is not None:
         walk.united(channels, [dim])

@@ -60,7 +60,7 @@ RULES: dict[str, Rule] = {
     "select": select,
     "unbind": unbind,
     "roll": roll,
-    **dict.fromkeys(("chunk", "split", "split_with_sizes"), chunk),
+    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split"), chunk),
     "glu": gate,
     **dict.fromkeys(("cat", "concat", "concatenate"), concatenate),
     "stack": stack,
