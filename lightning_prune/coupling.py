@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from lightning_prune.errors import InputError
 from lightning_prune.flow import module_path
 from lightning_prune.granularities.channel import Channel, Residual
 from lightning_prune.groups import Group, Member, coupled_groups, lone_group
@@ -324,7 +325,13 @@ def couple(model: nn.Module, example_input: ExampleInput) -> Coupling:
 
 
 def trace(model: nn.Module, program: ExportedProgram) -> Coupling:
-    """Follow the channels of a model through its exported graph, or through that of a model of which it is a copy."""
+    """Follow the channels of a model through its exported graph, or through that of a model of which it is a copy.
+
+    Raises:
+        InputError: If the model has no parameters.
+    """
+    if not stored_tensors(model):
+        raise InputError(f"expected a model with parameters, got {type(model).__name__} without any")
     with one_thread():
         return _trace(model, program)
 

@@ -111,10 +111,8 @@ def export(model: nn.Module, example_input: ExampleInput) -> ExportedProgram:
     Compiled submodules are traced as the eager code that they were made from.
 
     Raises:
-        InputError: If `forward` does not run on the example input, or cannot be traced, or there are no parameters.
+        InputError: If `forward` does not run on the example input, or cannot be traced.
     """
-    if not stored_tensors(model):
-        raise InputError(f"expected a model with parameters, got {type(model).__name__} without any")
     arguments = as_arguments(example_input)
     device = next((tensor.device for tensor in stored_tensors(model).values()), torch.device("cpu"))
     try:
