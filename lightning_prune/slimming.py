@@ -127,7 +127,7 @@ def cut_what_works(
         proof: What the smaller model has to compute.
 
     Raises:
-        InputError: If the model computes something else each time.
+        InputError: If the model computes something else each time, or its copy does.
     """
     sizes = StatedSizes(model, coupling)
     # Weights that damp what code computes with wrong sizes would hide it.
@@ -149,12 +149,16 @@ def cut_what_works(
                 break
         fixed.append(counted)
         removed = removed & ~counted[1]
+    is_proven = tried is model and failed is None
     sizes.spare(lambda: holds(evidence, sizes.cut(tried, removed, gone)))
     small = sizes.cut(model, removed, gone)
-    if tried is not model and not holds(proof, small):
+    if not is_proven and not holds(proof, small):
         kept = _kept_one_by_one(model, coupling, removed, gone, proof, sizes)
+        fixed.append((type(model).__name__, kept))
         removed = removed & ~kept
-        return Cut(sizes.cut(model, removed, gone), removed, [*fixed, (type(model).__name__, kept)])
+        small = sizes.cut(model, removed, gone)
+        if not holds(proof, small):
+            raise InputError(f"expected a {type(model).__name__} whose copy computes what it does, got another result")
     return Cut(small, removed, fixed)
 
 

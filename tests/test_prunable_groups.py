@@ -358,3 +358,25 @@ class Remembering(nn.Module):
 def test_models_that_never_compute_the_same_are_refused():
     with pytest.raises(InputError, match="expected a Remembering that always computes the same in eval mode"):
         slim(Remembering(), torch.randn(2, 4))
+
+
+class Doubling(nn.Module):
+    """Its copies compute twice as much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.scale = nn.Linear(4, 8), nn.Linear(8, 2), nn.Parameter(torch.ones(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.relu(self.first(x))) * self.scale
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Doubling":
+        new = Doubling()
+        new.load_state_dict(self.state_dict())
+        new.scale = nn.Parameter(2 * self.scale.detach())
+        return new
+
+
+def test_models_whose_copies_compute_something_else_are_refused():
+    with pytest.raises(InputError, match="expected a Doubling whose copy computes what it does"):
+        slim(Doubling(), torch.randn(2, 4))
