@@ -36,6 +36,7 @@ class Coupling:
         self._structures = structures
         self._parameters = {name for name, _ in model.named_parameters()}
         self.shapes = {name: tensor.shape for name, tensor in stored_tensors(model).items()}
+        self._starts = {(slot.name, slot.dim): slot.start for slot in facts.slots}
         self.channel = channels_of(facts)
         """`(labels,)` the channel of each label; equal numbers are one channel."""
         self._reasons: dict[int, str] = {KEPT: "are tied to channels that are fixed in the model's code"}
@@ -77,11 +78,10 @@ class Coupling:
         groups = coupled_groups(self._facts, self.channel, self._kept, filters, self._parameters)
         return [group for group in groups if residual == "coupled" or self._writes_alone(group)]
 
-    def channel_of(self, group: Group, unit: int = 0) -> int:
-        """Return the channel that is a unit of a group."""
-        member = group.members[0]
-        slot = next(slot for slot in self._facts.slots if (slot.name, slot.dim) == (member.name, member.dim))
-        return int(self.channel[slot.start + int(member.index[unit, 0])])
+    def units(self, group: Group) -> Tensor:
+        """Return `(n_units,)`: the channel that each unit of a group is."""
+        first = group.members[0]
+        return self.channel[self._starts[first.name, first.dim] + first.index[:, 0]]
 
     def fixed(self) -> dict[str, list[tuple[str, int]]]:
         """Return why channels can never go, as `{reason: [(layer that writes them, number of channels), ...]}`."""
@@ -124,9 +124,7 @@ class Coupling:
         Returns:
             A node of the graph, the dimension of its output, and `(n_units, positions)` the positions of each channel.
         """
-        starts = {(slot.name, slot.dim): slot.start for slot in self._facts.slots}
-        first = group.members[0]
-        channels = self.channel[starts[first.name, first.dim] + first.index[:, 0]]
+        channels = self.units(group)
         for node, axis in self._facts.activations:
             inside = self.channel[axis.labels][None, :] == channels[:, None]
             times = inside.sum(dim=1)
@@ -207,10 +205,8 @@ class Coupling:
             structures: Silent structures, which go as a whole if they can.
         """
         chosen = torch.zeros(self._facts.labels, dtype=torch.bool)
-        starts = {(slot.name, slot.dim): slot.start for slot in self._facts.slots}
         for group, units in zip(groups, pruned, strict=True):
-            member = group.members[0]
-            chosen[self.channel[starts[member.name, member.dim] + member.index[units].reshape(-1)]] = True
+            chosen[self.units(group)[units]] = True
         chosen &= ~self._kept
         return self._settle(lambda gone: chosen | self._read_by(gone), structures)
 

@@ -59,11 +59,8 @@ class PrunableGroups(Sequence[Group]):
         """Return where in a tensor the units of a group lie, as `weight[:, 64 of 80]`, `64 x 3` if each has three."""
         units, each = member.index.shape
         count = f"{units} x {each}" if each > 1 else f"{units}"
-        of = (
-            ""
-            if units * each == self.shapes[member.name][member.dim]
-            else f" of {self.shapes[member.name][member.dim]}"
-        )
+        size = self.shapes[member.name][member.dim]
+        of = f" of {size}" if units * each < size else ""
         return f"{member.name}[{':, ' * member.dim}{count}{of}]"
 
 
@@ -88,20 +85,20 @@ def prunable_groups(model: nn.Module, example_input: ExampleInput, residual: Res
         program = export(model, example_input)
         coupling = trace(model, program)
         everything = coupling.groups(residual)
-        groups = [group for group in everything if group.size > 1]
-        single = [group for group in everything if group.size == 1]
         if residual == "independent":
             return PrunableGroups(tuple(everything), coupling.fixed(), coupling.shapes)
+        groups = [group for group in everything if group.size > 1]
         with _first_units_at_zero(model, groups):
             masked = trace(model, program)
             silent = masked.removable()
             counted = cut_what_works(model, masked, silent, [], prove(model, example_input)).fixed
     fixed: dict[str, list[tuple[str, int]]] = defaultdict(list, coupling.fixed())
-    for group in single:
-        fixed["are a single unit"] += [(layer, 1) for layer in group.layers]
+    for group in everything:
+        if group.size == 1:
+            fixed["are a single unit"] += [(layer, 1) for layer in group.layers]
     found = []
     for group in groups:
-        channel = masked.channel_of(group)
+        channel = masked.units(group)[0]
         reasons = [f"are counted by the code of {code}" for code, channels in counted if channels[channel]]
         if not silent[channel]:
             reasons = ["are not zero where a layer reads them, masked or not"]

@@ -72,7 +72,7 @@ class Facts:
         consumed: Labels that a layer sums over, with True where they add nothing to the sum, and the layer.
         owned: A channel's labels, those of a parameter that exists for it, and what that parameter is to it.
         readers: Input channels of the weights of layers, as these read them.
-        filters: Output channels of convolutions.
+        filters: Output channels of convolutions and linear layers.
         costs: Stored weights of convolutions and linear layers, with how often each is multiplied for one input.
         whole_groups: Weights of convolutions and group norms that lose whole groups, with their positions a group.
         gathers: Index buffers that say which input channel each output channel reads: the labels of the input, by name.

@@ -106,15 +106,10 @@ def layer_norm(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
         for axis in walk.axes(arguments.get(key)):
             walk.facts.keep(axis.labels, "lie across a layer norm")
     silent = arguments.get("bias") is None
-    return _normalized(walk, node, arguments["input"], mixed, silent, "lie across a layer norm")
-
-
-def _normalized(walk: Walk, node: Node, source: Node, mixed: range, silent: bool, reason: str) -> list[Axis]:
-    """Follow a normalization of what lies along some dimensions by one mean and deviation."""
     result = []
-    for axis in walk.axes(source):
+    for axis in walk.axes(arguments["input"]):
         if set(axis.dims) <= set(mixed):
-            walk.facts.keep(axis.labels, reason)
+            walk.facts.keep(axis.labels, "lie across a layer norm")
         elif (left := walk.united(axis, mixed)) is not None:
             result.append(Axis(left.dim, left.labels, left.zero & silent))
     return result
