@@ -133,7 +133,7 @@ def cut_what_works(
     # Weights that damp what code computes with wrong sizes would hide it.
     tried, evidence = twin(model, proof) if sizes.count(removed) else (model, proof)
     fixed: list[tuple[str, Tensor]] = []
-    while (failed := failure(evidence, sizes.cut(tried, removed, gone))) is not None:
+    while (failed := failure(evidence, small := sizes.cut(tried, removed, gone))) is not None:
         if sizes.try_next(failed, removed):
             continue
         counted = sizes.counted(failed, removed)
@@ -149,10 +149,11 @@ def cut_what_works(
                 break
         fixed.append(counted)
         removed = removed & ~counted[1]
-    is_proven = tried is model and failed is None
+    if failed is None and tried is model and not sizes.count(removed):
+        return Cut(small, removed, fixed)
     sizes.spare(lambda: holds(evidence, sizes.cut(tried, removed, gone)))
     small = sizes.cut(model, removed, gone)
-    if not is_proven and not holds(proof, small):
+    if not holds(proof, small):
         kept = _kept_one_by_one(model, coupling, removed, gone, proof, sizes)
         fixed.append((type(model).__name__, kept))
         removed = removed & ~kept
