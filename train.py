@@ -29,23 +29,17 @@ from torch import nn
 
 from lightning_prune import KnowledgeDistillation, SparsityMonitor, save_slim
 from lightning_prune.callbacks.exact_resume import ExactResume
-from lightning_prune.callbacks.order import check_together
 from lightning_prune.callbacks.pruner import Pruner
-from lightning_prune.callbacks.weight_files import load_weights
-from lightning_prune.checkpoints import WholeFiles, fit, saving
-from lightning_prune.comparison import Comparison, ending
 from lightning_prune.data.in_memory import InMemoryImages
 from lightning_prune.errors import InputError
-from lightning_prune.exporting import export_last
-from lightning_prune.made_once import made_once
+from lightning_prune.export.weight_files import load_weights
 from lightning_prune.models.classifier import ImageClassifier
-from lightning_prune.optimizer_slicing import check_sliceable
-from lightning_prune.quiet import hush
-from lightning_prune.resolvers import RESOLVERS
-from lightning_prune.second_fit import DENSE, SLIM, affordable_epochs, begin, save_momentum
-from lightning_prune.stages import check_stages, described, finetuning, set_epochs, settle_paths, teaching
-from lightning_prune.sweeps import sweep_report
-from lightning_prune.typed import (
+from lightning_prune.reporting.sweeps import sweep_report
+from lightning_prune.runs.checkpoints import WholeFiles, fit, saving
+from lightning_prune.runs.comparison import Comparison, ending
+from lightning_prune.runs.exporting import export_last
+from lightning_prune.runs.finetuning import DENSE, SLIM, affordable_epochs, begin, save_momentum
+from lightning_prune.runs.overrides import (
     check_finetuning,
     check_numbers,
     reads_dense,
@@ -53,6 +47,12 @@ from lightning_prune.typed import (
     reads_teacher,
     refuse_unread,
 )
+from lightning_prune.runs.quiet import hush
+from lightning_prune.runs.resolvers import RESOLVERS
+from lightning_prune.runs.shared_folders import made_once
+from lightning_prune.runs.stages import check_stages, described, finetuning, set_epochs, settle_paths, teaching
+from lightning_prune.slimming.optimizer_state import check_sliceable
+from lightning_prune.training.order import check_together
 
 NAMES = {None: "fine-tuned", "epochs": "scratch-E", "compute": "scratch-B"}
 """What the end table calls the slim model after its own training, by what a control has in common with the run."""

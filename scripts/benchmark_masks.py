@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_prune import MagnitudePruning
 from lightning_prune.models.resnet import resnet56
-from lightning_prune.schedules.one_shot import OneShot
+from lightning_prune.pruning.schedules.one_shot import OneShot
 
 SPARSITY = 0.9
 

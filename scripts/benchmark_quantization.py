@@ -25,15 +25,15 @@ from lightning_prune.models.googlenet import googlenet
 from lightning_prune.models.mobilenet_v2 import mobilenet_v2
 from lightning_prune.models.resnet import resnet20, resnet32, resnet56, resnet110
 from lightning_prune.models.vgg import vgg16_bn
-from lightning_prune.quantizers.affine import Affine
-from lightning_prune.quantizers.bwn import BWN
-from lightning_prune.quantizers.dorefa import DoReFa
-from lightning_prune.quantizers.lsq import LSQ
-from lightning_prune.quantizers.pact import PACT
-from lightning_prune.quantizers.quantizer import Quantizer
-from lightning_prune.quantizers.ttq import TTQ
-from lightning_prune.quantizers.twn import TWN
-from lightning_prune.quantizers.xnor import XNOR
+from lightning_prune.quantization.quantizers.affine import Affine
+from lightning_prune.quantization.quantizers.bwn import BWN
+from lightning_prune.quantization.quantizers.dorefa import DoReFa
+from lightning_prune.quantization.quantizers.lsq import LSQ
+from lightning_prune.quantization.quantizers.pact import PACT
+from lightning_prune.quantization.quantizers.quantizer import Quantizer
+from lightning_prune.quantization.quantizers.ttq import TTQ
+from lightning_prune.quantization.quantizers.twn import TWN
+from lightning_prune.quantization.quantizers.xnor import XNOR
 
 MODELS = {
     build.__name__: build

@@ -21,15 +21,15 @@ from benchmark_int8 import MODELS, images, in_blocks, network
 from benchmarking import begin, interleaved, ratio
 from torch import nn
 
-from lightning_prune.channel_pools import channel_pools
-from lightning_prune.choosing import choose, score
-from lightning_prune.criteria.magnitude import Magnitude
 from lightning_prune.export.onnx_file import write_onnx
 from lightning_prune.export.onnx_session import run, session
-from lightning_prune.granularities.channel import Channel
-from lightning_prune.masking import apply_masks
-from lightning_prune.profiling import macs
-from lightning_prune.slimming import slim
+from lightning_prune.pruning.channel_pools import channel_pools
+from lightning_prune.pruning.counts import apply_masks
+from lightning_prune.pruning.criteria.magnitude import Magnitude
+from lightning_prune.pruning.granularities.channel import Channel
+from lightning_prune.pruning.selection import choose, score
+from lightning_prune.reporting.profiling import macs
+from lightning_prune.slimming.slim import slim
 
 
 def pruned(build: Callable[[], nn.Module], sparsity: float, round_to: int) -> nn.Module:

@@ -28,7 +28,6 @@ from torch import Tensor
 
 from lightning_prune import load_slim
 from lightning_prune.callbacks.quantization_aware_training import QuantizationAwareTraining
-from lightning_prune.callbacks.weight_files import load_weights
 from lightning_prune.data.in_memory import InMemoryImages
 from lightning_prune.errors import InputError
 from lightning_prune.export.formats import FORMATS, write
@@ -36,13 +35,14 @@ from lightning_prune.export.int8 import calibrated
 from lightning_prune.export.onnx_file import write_onnx
 from lightning_prune.export.onnx_session import latencies_ms, optimized_ops, require_onnx, run, session
 from lightning_prune.export.packed import sizes
-from lightning_prune.interception import suspended
+from lightning_prune.export.weight_files import load_weights
+from lightning_prune.graph.interception import suspended
+from lightning_prune.graph.tracing import evaluating
 from lightning_prune.models.classifier import ImageClassifier
-from lightning_prune.profiling import latencies_ms as eager_latencies_ms
-from lightning_prune.quantization import quantization_of
-from lightning_prune.quantizing import release
-from lightning_prune.resolvers import RESOLVERS
-from lightning_prune.tracing import evaluating
+from lightning_prune.quantization.quantize import release
+from lightning_prune.quantization.quantized_network import quantization_of
+from lightning_prune.reporting.profiling import latencies_ms as eager_latencies_ms
+from lightning_prune.runs.resolvers import RESOLVERS
 
 SAME_PREDICTIONS = 0.995
 """Share of test images of which an int8 file must predict the class that the quantized network predicts."""
@@ -179,7 +179,8 @@ def ending_of(folder: Path) -> Ending:
         return Ending(module.eval(), data, folder / "checkpoints", list(cfg.strategy), dense_bytes)
     file = found[0]
     strategy = cfg.finetune.strategy if file.name == "finetuned.pt" else cfg.strategy
-    logging.getLogger("lightning_prune.slim_files").setLevel(logging.ERROR)  # that it is float until the next lines
+    # It is float until the next lines, which needs no warning.
+    logging.getLogger("lightning_prune.slimming.slim_files").setLevel(logging.ERROR)
     module = load_slim(module, file).eval()
     state = torch.load(file, map_location="cpu", weights_only=True).get("quantization")
     if state is not None:

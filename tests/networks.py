@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from lightning_prune.models.mobilenet_v2 import mobilenet_v2
 from lightning_prune.models.resnet import ResNet, resnet20
 from lightning_prune.models.vgg import vgg16_bn
+from lightning_prune.slimming.channels.groups import Group
 
 Inputs = Tensor | tuple[Tensor, ...]
 
@@ -37,6 +38,17 @@ def randomise(model: nn.Module) -> nn.Module:
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias)
     return model
+
+
+@torch.no_grad()
+def mask(model: nn.Module, groups: list[Group], fraction: float = 0.5) -> None:
+    """Zero a random fraction of each group's units, rounded down, in all that belongs to them."""
+    parameters = dict(model.named_parameters())
+    for group in groups:
+        units = torch.randperm(group.size)[: int(fraction * group.size)]
+        for member in group.members:
+            if member.role not in ("reader", "other"):
+                parameters[member.name].index_fill_(member.dim, member.index[units].reshape(-1), 0)
 
 
 def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:

@@ -9,20 +9,20 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lightning_prune.admm import SparseSet, Split, residual
-from lightning_prune.callbacks.agreement import check_agreement
-from lightning_prune.callbacks.targets import Goal, Skip, Sparsity, Uncut
 from lightning_prune.callbacks.timed_pruner import TimedPruner
-from lightning_prune.callbacks.timeline import Moment
-from lightning_prune.choosing import Scope
 from lightning_prune.errors import InputError
-from lightning_prune.granularities.element import Element
-from lightning_prune.granularities.granularity import Granularity
-from lightning_prune.granularities.kernel import Kernel
-from lightning_prune.granularities.pattern import Pattern, mined
-from lightning_prune.masking import check_sparsity
-from lightning_prune.pools import Pool, WeightPool, join
-from lightning_prune.tracing import ExampleInput
+from lightning_prune.graph.tracing import ExampleInput
+from lightning_prune.pruning.admm import SparseSet, Split, residual
+from lightning_prune.pruning.counts import check_sparsity
+from lightning_prune.pruning.granularities.element import Element
+from lightning_prune.pruning.granularities.granularity import Granularity
+from lightning_prune.pruning.granularities.kernel import Kernel
+from lightning_prune.pruning.granularities.pattern import Pattern, mined
+from lightning_prune.pruning.pools import Pool, WeightPool, join
+from lightning_prune.pruning.selection import Scope
+from lightning_prune.pruning.targets import Goal, Skip, Sparsity, Uncut
+from lightning_prune.training.process_agreement import check_agreement
+from lightning_prune.training.timeline import Moment
 
 
 class ADMMPruning(TimedPruner):
@@ -53,9 +53,9 @@ class ADMMPruning(TimedPruner):
         begin: When the first round starts, in optimizer steps, or as a fraction of the run if it is a float.
         end: When the last one ends, and the masks are final. In steps or as a fraction, as `begin`.
         every: How long a round is, in steps or as a fraction, at least a step.
-        scope: Where units compete; see `lightning_prune.choosing.Scope`. Kernels compete within their layer.
+        scope: Where units compete; see `lightning_prune.pruning.selection.Scope`. Kernels compete within their layer.
         floor: Fraction of its units that every layer keeps in global scope, in [0, 1), at least one.
-        skip: Layers left as they are; see `lightning_prune.callbacks.targets.Skip`.
+        skip: Layers left as they are; see `lightning_prune.pruning.targets.Skip`.
         uncut: Treatment of layers that the granularity cannot cut: `"skip"`, logged with the reason, or `"refuse"`.
         example_input: What `forward` takes, a tensor or a tuple; by default the module's `example_input_array`, or else
             the first training batch. Only channels need it.

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_prune.callbacks.loop_state import (
+from lightning_prune.training.loop_state import (
     finish_batch,
     forget_loaders,
     internals,
@@ -14,8 +14,8 @@ from lightning_prune.callbacks.loop_state import (
     moved,
     restore_loop,
 )
-from lightning_prune.callbacks.order import Place, Placed
-from lightning_prune.callbacks.random_state import random_state, set_random_state
+from lightning_prune.training.order import Place, Placed
+from lightning_prune.training.random_state import random_state, set_random_state
 
 State = dict[str, Any]
 

@@ -10,23 +10,23 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_prune.adversarial_search import OFFICIAL, PAPER, AdversarialSearch
-from lightning_prune.callbacks.arguments import at_least_zero, instance, one_of
-from lightning_prune.callbacks.epoch_means import EpochMeans
-from lightning_prune.callbacks.gradient_averaging import average_gradients
 from lightning_prune.callbacks.knowledge_distillation import KnowledgeDistillation
-from lightning_prune.callbacks.order import Placed
 from lightning_prune.callbacks.pruner import Pruner
-from lightning_prune.callbacks.teacher import Teacher
 from lightning_prune.callbacks.timed_pruner import TimedPruner
-from lightning_prune.callbacks.timeline import Moment
-from lightning_prune.coupling import couple
+from lightning_prune.distillation.teacher import Teacher
 from lightning_prune.errors import InputError
-from lightning_prune.granularities.channel import Channel
-from lightning_prune.masking import check_sparsity, count, momenta
-from lightning_prune.pools import ChannelPool, join
-from lightning_prune.soft_masks import MaskableKind, find_maskable
-from lightning_prune.tracing import ExampleInput
+from lightning_prune.graph.tracing import ExampleInput
+from lightning_prune.pruning.counts import check_sparsity, count, momenta
+from lightning_prune.pruning.gal.search import OFFICIAL, PAPER, AdversarialSearch
+from lightning_prune.pruning.gal.soft_masks import MaskableKind, find_maskable
+from lightning_prune.pruning.granularities.channel import Channel
+from lightning_prune.pruning.pools import ChannelPool, join
+from lightning_prune.slimming.channels.coupling import couple
+from lightning_prune.training.arguments import at_least_zero, instance, one_of
+from lightning_prune.training.epoch_means import EpochMeans
+from lightning_prune.training.gradient_averaging import average_gradients
+from lightning_prune.training.order import Placed
+from lightning_prune.training.timeline import Moment
 
 VARIANTS = {"paper": PAPER, "official": OFFICIAL}
 

@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_prune.callbacks.pruner import Pruner
-from lightning_prune.granularities.element import Element
+from lightning_prune.pruning.granularities.element import Element
 
 
 class HeldZeros(Pruner):

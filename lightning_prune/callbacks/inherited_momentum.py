@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_prune.optimizer_slicing import inherit
+from lightning_prune.slimming.optimizer_state import inherit
 
 
 class InheritedMomentum(Callback):
@@ -15,7 +15,7 @@ class InheritedMomentum(Callback):
 
     Args:
         states: What is known of each parameter, by name; of a slim model, what
-            `lightning_prune.optimizer_slicing.slice_state` returns.
+            `lightning_prune.slimming.optimizer_state.slice_state` returns.
     """
 
     def __init__(self, states: Mapping[str, Mapping[str, Any]]) -> None:

@@ -9,20 +9,20 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_prune.callbacks.arguments import at_least_zero, instance
-from lightning_prune.callbacks.epoch_means import EpochMeans
-from lightning_prune.callbacks.feature_matching import FeatureMatching, loss_name
-from lightning_prune.callbacks.labels import labels
-from lightning_prune.callbacks.logit_cache import LogitCache
-from lightning_prune.callbacks.order import Place, Placed
-from lightning_prune.callbacks.ramp import Ramp
-from lightning_prune.callbacks.teacher import Teacher
-from lightning_prune.callbacks.timeline import Moment, check_moment, in_steps
-from lightning_prune.distillation.hinton import Hinton
-from lightning_prune.distillation.match import Match
-from lightning_prune.distillation.pair import LogitLoss
+from lightning_prune.distillation.feature_matching import FeatureMatching, loss_name
+from lightning_prune.distillation.labels import labels
+from lightning_prune.distillation.logit_cache import LogitCache
+from lightning_prune.distillation.losses.hinton import Hinton
+from lightning_prune.distillation.losses.match import Match
+from lightning_prune.distillation.losses.pair import LogitLoss
+from lightning_prune.distillation.ramp import Ramp
+from lightning_prune.distillation.teacher import Teacher
 from lightning_prune.errors import InputError
-from lightning_prune.losses import Term, add_term
+from lightning_prune.training.arguments import at_least_zero, instance
+from lightning_prune.training.epoch_means import EpochMeans
+from lightning_prune.training.loss_terms import Term, add_term
+from lightning_prune.training.order import Place, Placed
+from lightning_prune.training.timeline import Moment, check_moment, in_steps
 
 
 class KnowledgeDistillation(Placed):
@@ -41,8 +41,8 @@ class KnowledgeDistillation(Placed):
         teacher: Any module that takes what the student takes; None for a frozen copy of the student as it is when the
             fit is set up, before a checkpoint is loaded.
         checkpoint: File or run folder whose weights the teacher gets; see `load_weights`.
-        loss: Of the logits, one of `lightning_prune.distillation`; None for none. Labels, where it needs them, are the
-            second entry of a batch, or what it calls label, labels, target, targets or y.
+        loss: Of the logits, one of `lightning_prune.distillation.losses`; None for none. Labels, where it needs them,
+            are the second entry of a batch, or what it calls label, labels, target, targets or y.
         features: Which layers are to be alike, and how.
         weight: Factor of `loss`, at least 0.
         task_weight: Factor of the step's own loss; None for `1 - weight`, which is 1 without a `loss`.

@@ -9,18 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from lightning_prune.callbacks.arguments import at_least_zero
-from lightning_prune.callbacks.targets import Sparsity, checked, targets
 from lightning_prune.callbacks.timed_pruner import TimedPruner
-from lightning_prune.callbacks.timeline import Moment
-from lightning_prune.channel_pools import channel_pools
-from lightning_prune.choosing import choose, score
-from lightning_prune.criteria.batch_norm_scale import BatchNormScale
 from lightning_prune.errors import InputError
-from lightning_prune.granularities.channel import Channel, Residual
-from lightning_prune.masking import check_sparsity
-from lightning_prune.pools import ChannelPool, Pool
-from lightning_prune.tracing import ExampleInput
+from lightning_prune.graph.tracing import ExampleInput
+from lightning_prune.pruning.channel_pools import channel_pools
+from lightning_prune.pruning.counts import check_sparsity
+from lightning_prune.pruning.criteria.batch_norm_scale import BatchNormScale
+from lightning_prune.pruning.granularities.channel import Channel
+from lightning_prune.pruning.pools import ChannelPool, Pool
+from lightning_prune.pruning.selection import choose, score
+from lightning_prune.pruning.targets import Sparsity, checked, targets
+from lightning_prune.slimming.channels.groups import Residual
+from lightning_prune.training.arguments import at_least_zero
+from lightning_prune.training.timeline import Moment
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +52,9 @@ class NetworkSlimming(TimedPruner):
             the optimizer does to a scale only its learning rate stays: no momentum, no weight decay. The cost of each
             layer, which the paper multiplies the penalty with, is 1 here; its own are 0.7 to 1.3 in ResNet-20.
         residual: Treatment of residual streams: `"inner"` leaves the batch norms in front of additions alone,
-            `"coupled"` ties them; see `lightning_prune.granularities.channel.Residual`.
+            `"coupled"` ties them; see `lightning_prune.slimming.channels.groups.Residual`.
         round_to: What the width of a layer that loses channels is a multiple of, 8 or 16 say, so that the slim model is
-            fast; see `lightning_prune.granularities.channel.Channel`. It is rounded after all have competed.
+            fast; see `lightning_prune.pruning.granularities.channel.Channel`. It is rounded after all have competed.
         min_width: Channels that each layer keeps at least.
         floor: Fraction of its channels that every layer keeps, in [0, 1), at least one.
         example_input: What `forward` takes, a tensor or a tuple; by default the module's `example_input_array`, or else

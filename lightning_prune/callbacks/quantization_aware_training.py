@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from lightning_prune.callbacks.arguments import instance
-from lightning_prune.callbacks.example_input import given_input
 from lightning_prune.callbacks.held_zeros import HeldZeros
-from lightning_prune.callbacks.order import Place, Placed
 from lightning_prune.callbacks.pruner import Pruner, pruners
-from lightning_prune.callbacks.sharding import refuse_sharding
-from lightning_prune.callbacks.timeline import Moment, check_moment, in_steps
 from lightning_prune.errors import InputError
-from lightning_prune.granularities.channel import Channel
-from lightning_prune.quantization import Quantization, quantization_of
-from lightning_prune.quantizers.affine import Affine
-from lightning_prune.quantizers.quantizer import Quantizer
-from lightning_prune.quantizing import quantize, release
-from lightning_prune.tracing import ExampleInput
+from lightning_prune.graph.tracing import ExampleInput
+from lightning_prune.pruning.granularities.channel import Channel
+from lightning_prune.quantization.quantize import quantize, release
+from lightning_prune.quantization.quantized_network import Quantization, quantization_of
+from lightning_prune.quantization.quantizers.affine import Affine
+from lightning_prune.quantization.quantizers.quantizer import Quantizer
+from lightning_prune.training.arguments import instance
+from lightning_prune.training.example_input import given_input
+from lightning_prune.training.order import Place, Placed
+from lightning_prune.training.sharded_strategies import refuse_sharding
+from lightning_prune.training.timeline import Moment, check_moment, in_steps
 
 _OF_INTEGERS = {"activations_from": 0.1, "freeze_ranges": 0.65, "freeze_batch_norm": 0.75}
 """When integers do what, as Krishnamoorthi (2018) recommends it, in shares of a run."""
@@ -38,7 +38,7 @@ class QuantizationAwareTraining(Placed):
     Where to round is found on the graph of `forward`; neither the module's code nor the names of its parameters change,
     and its checkpoints hold the plain float weights. Step sizes and levels that are learned are parameters of the
     module, trained by its optimizer. The module stays quantized after training, in `Trainer.test` for example, until
-    `lightning_prune.quantizing.dequantize` makes a plain copy of it, or `release` turns it back into one.
+    `lightning_prune.quantization.quantize.dequantize` makes a plain copy of it, or `release` turns it back into one.
 
     A weight that is exactly zero stays so, whatever the method: pruners work beside this.
 

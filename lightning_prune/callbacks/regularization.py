@@ -7,17 +7,17 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from lightning_prune.callbacks.arguments import at_least_zero
-from lightning_prune.callbacks.order import Place, Placed
-from lightning_prune.callbacks.patterns import by_layer, check_each, some
-from lightning_prune.callbacks.sharding import refuse_sharding
 from lightning_prune.errors import InputError
-from lightning_prune.granularities.channel import Channel
-from lightning_prune.granularities.granularity import Granularity
-from lightning_prune.losses import Term, add_term
-from lightning_prune.pools import weight_pools
-from lightning_prune.tracing import holder
-from lightning_prune.weights import prunable_weights
+from lightning_prune.graph.tracing import holder
+from lightning_prune.pruning.granularities.channel import Channel
+from lightning_prune.pruning.granularities.granularity import Granularity
+from lightning_prune.pruning.layer_patterns import by_layer, check_each, some
+from lightning_prune.pruning.pools import weight_pools
+from lightning_prune.pruning.prunable_weights import prunable_weights
+from lightning_prune.training.arguments import at_least_zero
+from lightning_prune.training.loss_terms import Term, add_term
+from lightning_prune.training.order import Place, Placed
+from lightning_prune.training.sharded_strategies import refuse_sharding
 
 Penalty = Callable[[Tensor], Tensor]
 """A scalar for the units `(n_units, unit_size)` of one weight."""

@@ -10,20 +10,21 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_prune.callbacks.arguments import positive
 from lightning_prune.callbacks.pruner import Pruner
-from lightning_prune.callbacks.run_length import total_epochs
-from lightning_prune.callbacks.targets import Sparsity, checked, targets
-from lightning_prune.channel_pools import channel_pools
-from lightning_prune.criteria.criterion import Criterion
-from lightning_prune.criteria.magnitude import Magnitude
-from lightning_prune.criteria.mix import Mix
 from lightning_prune.errors import InputError
-from lightning_prune.granularities.channel import Channel, Residual
-from lightning_prune.masking import apply_masks, limit_norms, prune, slice_norms
-from lightning_prune.pools import Pool, Reads, join
-from lightning_prune.schedules.constant import Constant
-from lightning_prune.tracing import ExampleInput
+from lightning_prune.graph.tracing import ExampleInput
+from lightning_prune.pruning.channel_pools import channel_pools
+from lightning_prune.pruning.counts import apply_masks, limit_norms, prune, slice_norms
+from lightning_prune.pruning.criteria.criterion import Criterion
+from lightning_prune.pruning.criteria.magnitude import Magnitude
+from lightning_prune.pruning.criteria.mix import Mix
+from lightning_prune.pruning.granularities.channel import Channel
+from lightning_prune.pruning.pools import Pool, Reads, join
+from lightning_prune.pruning.schedules.constant import Constant
+from lightning_prune.pruning.targets import Sparsity, checked, targets
+from lightning_prune.slimming.channels.groups import Residual
+from lightning_prune.training.arguments import positive
+from lightning_prune.training.run_length import total_epochs
 
 Schedule = Callable[[float, float], float]
 
@@ -44,9 +45,9 @@ class SoftFilterPruning(Pruner):
         criterion: Scores of filters; `Magnitude()` is SFP, `GeometricMedian()` is FPGM, `Mix()` their mix.
         schedule: Sparsity on the way through the soft phase; `Constant()` is SFP, `Asymptotic()` is ASFP.
         residual: Treatment of residual streams: `"coupled"`, `"inner"` or `"independent"` (the paper's); see
-            `lightning_prune.granularities.channel.Residual`.
+            `lightning_prune.slimming.channels.groups.Residual`.
         round_to: What the width of a layer that loses filters is a multiple of, 8 or 16 say, so that the slim model is
-            fast; see `lightning_prune.granularities.channel.Channel`.
+            fast; see `lightning_prune.pruning.granularities.channel.Channel`.
         min_width: Filters that each layer keeps at least.
         every_n_epochs: Epochs from one reset to the next.
         prune_before_training: Also reset before the first epoch, as the authors' code does; for pretrained models.

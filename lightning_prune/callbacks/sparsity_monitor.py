@@ -8,13 +8,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lightning_prune.callbacks.example_input import batch_input, given_input
-from lightning_prune.callbacks.order import Place, Placed
 from lightning_prune.callbacks.pruner import pruners
-from lightning_prune.coupling import Coupling, Group, couple
-from lightning_prune.granularities.channel import Channel
-from lightning_prune.tracing import ExampleInput, holder
-from lightning_prune.weights import layer_weights
+from lightning_prune.graph.tracing import ExampleInput, holder
+from lightning_prune.pruning.granularities.channel import Channel
+from lightning_prune.pruning.prunable_weights import layer_weights
+from lightning_prune.slimming.channels.coupling import Coupling, Group, couple
+from lightning_prune.training.example_input import batch_input, given_input
+from lightning_prune.training.order import Place, Placed
 
 
 class SparsityMonitor(Placed):

@@ -8,11 +8,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_prune.callbacks.pruner import Pruner
-from lightning_prune.callbacks.timeline import Moment, Timeline, check_moment, in_steps
 from lightning_prune.errors import InputError
-from lightning_prune.granularities.granularity import Granularity
-from lightning_prune.losses import LossTerm, Term, add_term
-from lightning_prune.tracing import ExampleInput
+from lightning_prune.graph.tracing import ExampleInput
+from lightning_prune.pruning.granularities.granularity import Granularity
+from lightning_prune.training.loss_terms import LossTerm, Term, add_term
+from lightning_prune.training.timeline import Moment, Timeline, check_moment, in_steps
 
 
 class TimedPruner(Pruner):

@@ -9,18 +9,18 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_prune.callbacks.agreement import check_agreement
-from lightning_prune.callbacks.arguments import instance, one_of
-from lightning_prune.callbacks.order import Place, Placed
-from lightning_prune.callbacks.patterns import by_layer
 from lightning_prune.callbacks.pruner import Pruner, pruners
 from lightning_prune.callbacks.quantization_aware_training import QuantizationAwareTraining
-from lightning_prune.callbacks.timeline import Moment, check_moment, in_steps
 from lightning_prune.errors import InputError
-from lightning_prune.granularities.element import Element
-from lightning_prune.tracing import holder
-from lightning_prune.weight_sharing import Initialization, SharedWeights, cluster
-from lightning_prune.weights import prunable_weights
+from lightning_prune.graph.tracing import holder
+from lightning_prune.pruning.granularities.element import Element
+from lightning_prune.pruning.layer_patterns import by_layer
+from lightning_prune.pruning.prunable_weights import prunable_weights
+from lightning_prune.pruning.value_sharing import Initialization, SharedWeights, cluster
+from lightning_prune.training.arguments import instance, one_of
+from lightning_prune.training.order import Place, Placed
+from lightning_prune.training.process_agreement import check_agreement
+from lightning_prune.training.timeline import Moment, check_moment, in_steps
 
 _MOST_BITS = 8
 _CONVOLUTION_BITS, _LINEAR_BITS = 8, 5
@@ -44,7 +44,7 @@ class WeightSharing(Pruner):
             convolutions and 5 for all other layers.
         layers: Other bits by layer name pattern (`{"conv1": 6, "fc": None}`; the first that matches counts), None for a
             layer that is left as it is.
-        initialization: Where k-means begins; see `lightning_prune.weight_sharing.Initialization`.
+        initialization: Where k-means begins; see `lightning_prune.pruning.value_sharing.Initialization`.
         begin: When weights are clustered: optimizer steps, or a fraction of the run if it is a float.
         rate: Learning rate of the values, as a factor of the weights'. The gradient of a value is the sum of those of
             all weights that share it, thousands perhaps, for which a rate that suits a weight is too high: the paper's

@@ -1,1 +1,1 @@
-"""Distillation: student's and teacher's logits or features to a scalar loss; one file each."""
+"""What a callback needs to teach: teachers, recorders, losses."""

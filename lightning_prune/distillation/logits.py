@@ -1,36 +1,36 @@
-"""What the losses of logits share."""
+"""What counts as logits."""
 
-import math
+from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from lightning_prune.distillation.pair import pair
 from lightning_prune.errors import InputError
 
 
-def check_temperature(temperature: float) -> None:
-    """Refuse what logits cannot be divided by.
+def are_logits(output: Any) -> bool:
+    """Return whether what a network gave can be logits, `(n, classes)`."""
+    return isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point()
+
+
+def check_logits(student: Any, teacher: Any) -> None:
+    """Refuse outputs of two networks that are not logits of the same classes.
 
     Raises:
-        InputError: If it is not a finite number greater than 0.
+        InputError: If they are not.
     """
-    is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
-    if not is_number or not 0 < temperature < math.inf:
-        raise InputError(f"expected a temperature greater than 0, got {temperature!r}")
+    for who, output in (("student", student), ("teacher", teacher)):
+        if not are_logits(output):
+            raise InputError(
+                f"expected logits (n, classes) from the {who}, got {described(output)}; name the part of the module "
+                "that gives them, such as student='net'"
+            )
+    if student.shape != teacher.shape:
+        raise InputError(
+            f"expected a teacher with the {student.shape[1]} classes of the student, got {teacher.shape[1]}: logits "
+            f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        )
 
 
-def soften(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return the logits of both, `(n, classes)`, divided by the temperature, the teacher's as a constant.
-
-    Raises:
-        InputError: If the shapes differ, are not `(n, classes)`, or have one class, whose softmax is 1 whatever it is.
-    """
-    fits = student.ndim == 2 and student.shape == teacher.shape and student.shape[1] > 1
-    student, teacher = pair(student, teacher, fits, "logits (n, classes) of the same two or more classes")
-    return student / temperature, teacher / temperature
-
-
-def divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return KL(teacher || student) of the softmax of `(n, classes)` logits: a sum over classes, a mean over `n`."""
-    return F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)
+def described(output: Any) -> str:
+    """Return in words what a network gave."""
+    return f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"

@@ -7,11 +7,11 @@ from typing import TypeVar
 from torch import nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.integer_layers import FrozenActivation, IntegerLayer
-from lightning_prune.quantization import Quantization, quantization_of
-from lightning_prune.quantizers.affine import Affine, AffineActivation
-from lightning_prune.quantizing import quantize
-from lightning_prune.tracing import ExampleInput, as_arguments, evaluating
+from lightning_prune.graph.tracing import ExampleInput, as_arguments, evaluating
+from lightning_prune.quantization.integer_layers import FrozenActivation, IntegerLayer
+from lightning_prune.quantization.quantize import quantize
+from lightning_prune.quantization.quantized_network import Quantization, quantization_of
+from lightning_prune.quantization.quantizers.affine import Affine, AffineActivation
 
 Model = TypeVar("Model", bound=nn.Module)
 

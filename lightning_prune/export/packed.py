@@ -24,8 +24,8 @@ from lightning_prune.export import tensor_codes
 from lightning_prune.export.byte_stream import Reader, varint
 from lightning_prune.export.packed_tensor import PackedTensor, Sizes, from_bytes, to_bytes
 from lightning_prune.export.plain_tree import flatten, named, restore
-from lightning_prune.slim_files import load_slim_state, slim_state
-from lightning_prune.surgery import Model
+from lightning_prune.slimming.slim_files import load_slim_state, slim_state
+from lightning_prune.slimming.surgery import Model
 
 _MAGIC = b"LPZ\x01"
 _DIGEST = hashlib.sha256().digest_size

@@ -22,13 +22,13 @@ import train
 from lightning_prune import SparsityMonitor, load_slim, save_slim, slim
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.callbacks.weight_sharing import WeightSharing
-from lightning_prune.criteria.mix import Mix
-from lightning_prune.granularities.channel import Channel
-from lightning_prune.interception import suspended
+from lightning_prune.graph.interception import suspended
+from lightning_prune.graph.tracing import stored_tensors
 from lightning_prune.models.classifier import ImageClassifier
-from lightning_prune.profiling import macs
-from lightning_prune.quantization import quantization_of
-from lightning_prune.tracing import stored_tensors
+from lightning_prune.pruning.criteria.mix import Mix
+from lightning_prune.pruning.granularities.channel import Channel
+from lightning_prune.quantization.quantized_network import quantization_of
+from lightning_prune.reporting.profiling import macs
 
 CONF = Path(train.__file__).parent / "conf"
 EPOCHS = 4

@@ -1,0 +1,52 @@
+"""Which layer of a student is to be like which layer of its teacher."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lightning_prune.distillation.losses.pair import FeatureLoss
+from lightning_prune.errors import InputError
+
+
+@dataclass(frozen=True)
+class Match:
+    """Compare what a layer of the student gives with what a layer of the teacher gives.
+
+    Args:
+        student: Name of the layer in the student, such as `"layer2"`.
+        teacher: Name of the layer in the teacher.
+        loss: Such as `Attention()`; or any function of two features, `(n, ...)` each, that returns a scalar.
+        weight: Factor of the loss, at least 0.
+        adapt: Whether a learned 1x1 convolution with batch norm, linear for features `(n, width)` and
+            `(n, tokens, width)`, takes the student's features to the teacher's width. Images of features are averaged
+            down to the smaller of both.
+
+    Raises:
+        InputError: If the loss is none, or the weight out of range.
+    """
+
+    student: str
+    teacher: str
+    loss: FeatureLoss
+    weight: float = 1.0
+    adapt: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (self.student, self.teacher):
+            if not isinstance(name, str):
+                raise InputError(f"expected the name of a layer in a match, got {name!r}")
+        if not callable(self.loss) or isinstance(self.loss, type):
+            raise InputError(f"expected the loss of a match to be a function such as Attention(), got {self.loss!r}")
+        is_number = isinstance(self.weight, int | float) and not isinstance(self.weight, bool)
+        if not is_number or not 0 <= self.weight < math.inf:
+            raise InputError(f"expected the weight of a match to be a number of at least 0, got {self.weight!r}")
+
+
+def matches(layers: Sequence[str], loss: FeatureLoss, weight: float = 1.0, adapt: bool = False) -> tuple[Match, ...]:
+    """Return one match for each layer of a student and a teacher that have layers of the same names.
+
+    >>> from lightning_prune.distillation.losses.hint import Hint
+    >>> [match.teacher for match in matches(["layer1", "layer2"], Hint())]
+    ['layer1', 'layer2']
+    """
+    return tuple(Match(layer, layer, loss, weight, adapt) for layer in layers)

@@ -1,0 +1,1 @@
+"""What a model computes: its traced graph, its calls, and what its operators do."""

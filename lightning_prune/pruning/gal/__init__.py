@@ -1,0 +1,1 @@
+"""The search of GAL: soft masks over structures, trained against a discriminator."""

@@ -1,0 +1,148 @@
+"""Let a network compute with rounded numbers, without changing its code; and take that back."""
+
+import copy
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from lightning_prune.errors import InputError
+from lightning_prune.graph.tracing import ExampleInput, stored_tensors
+from lightning_prune.quantization.placement import place
+from lightning_prune.quantization.quantized_network import NAME, Quantization, quantization_of, tensor_in_use
+from lightning_prune.quantization.quantizers.quantizer import Activation, Layer, Quantizer
+from lightning_prune.quantization.rounding_sites import LayerSite, Placement
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def quantize(
+    model: nn.Module,
+    example_input: ExampleInput,
+    quantizer: Quantizer,
+    layers: Mapping[str, Quantizer | None] | None = None,
+    first_bits: int | None = None,
+    last_bits: int | None = None,
+) -> Quantization:
+    """Let a network compute with rounded weights from now on, and with rounded tensors once these are turned on.
+
+    Args:
+        model: It is changed in place; its `state_dict` stays what it was.
+        example_input: What its `forward` takes.
+        quantizer: The method.
+        layers: Another method, or None for float, by the names of layers or patterns of them; the first match counts.
+        first_bits: Bits of the weights and inputs of the first layer; None for what the method's paper has.
+        last_bits: The same for the last layer.
+
+    Raises:
+        InputError: If it cannot be traced, a pattern matches no layer, or nothing is left to be quantized.
+    """
+    chosen: dict[str, Quantizer] = {}
+
+    def choose(names: list[str]) -> list[str]:
+        chosen.update(_methods(names, quantizer, layers or {}, first_bits, last_bits))
+        return list(chosen)
+
+    placement = place(model, example_input, choose)
+    if not chosen:
+        reasons = "".join(f"; {name}: {reason}" for name, reason in placement.left.items())
+        raise InputError(f"expected layers to quantize in {type(model).__name__}, got none{reasons}")
+    sites = {site.name: site for site in placement.layers}
+    tensors = _tensors(placement, quantizer, chosen) if quantizer.integer else {}
+    built = {name: _layer(model, sites[name], method, tensors) for name, method in chosen.items()}
+    quantization = Quantization(placement, built, tensors)
+    for name, method in chosen.items():
+        if method.drops_relu:
+            quantization.skipped.update(sites[name].relus)
+    device = next(iter(stored_tensors(model).values())).device
+    _host(model).add_module(NAME, quantization.to(device).train(model.training))
+    quantization.attach(model, placement.part)
+    return quantization
+
+
+def _methods(
+    names: list[str],
+    quantizer: Quantizer,
+    layers: Mapping[str, Quantizer | None],
+    first_bits: int | None,
+    last_bits: int | None,
+) -> dict[str, Quantizer]:
+    """Return the method of each layer that is quantized."""
+    for pattern in layers:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(
+                f"expected names of layers or patterns of them, got {pattern}, which matches none of {', '.join(names)}"
+            )
+    edges = {names[-1]: last_bits, names[0]: first_bits} if names else {}
+    methods: dict[str, Quantizer] = {}
+    for name in names:
+        method: Quantizer | None = quantizer
+        if name in edges:
+            bits = quantizer.edge_bits if edges[name] is None else edges[name]
+            method = quantizer if bits is None else quantizer.of_bits(bits)
+        method = next((own for pattern, own in layers.items() if fnmatchcase(name, pattern)), method)
+        if method is not None:
+            methods[name] = method
+    return methods
+
+
+def _tensors(placement: Placement, quantizer: Quantizer, methods: Mapping[str, Quantizer]) -> dict[str, Activation]:
+    """Return what rounds each tensor between layers: by the method of the first layer that reads it."""
+    readers = {site.reads: methods[site.name] for site in reversed(placement.layers)}
+    built = {site.name: readers.get(site.name, quantizer).activation(site.signed) for site in placement.tensors}
+    return {name: activation for name, activation in built.items() if activation is not None}
+
+
+def _layer(model: nn.Module, site: LayerSite, method: Quantizer, tensors: Mapping[str, Activation]) -> Layer:
+    """Return what computes a layer."""
+    weight = tensor_in_use(model, site.weight).detach().float()
+    own = None if site.reads in tensors else method.activation(site.signed)
+    layer = method.layer(method.weight(weight, site.axis), own)
+    layer.folds = method.folds
+    return layer
+
+
+def _host(model: nn.Module) -> nn.Module:
+    """Return the module of a model of which others become submodules: not one that runs all that it has."""
+    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    return next((module for module in model.modules() if not isinstance(module, containers)), model)
+
+
+def release(model: nn.Module) -> None:
+    """Let a network compute with its own numbers again; it is as it was before `quantize`, but for its training."""
+    quantization = quantization_of(model)
+    if quantization is not None:
+        quantization.detach()
+        for module in model.modules():
+            module._modules.pop(NAME, None)
+
+
+def dequantize(model: Model) -> Model:
+    """Return a plain float copy of a quantized network whose weights are those that it computed with, to the bit.
+
+    Tensors between layers are not rounded in it.
+
+    Raises:
+        InputError: If it is not quantized, or a weight is made from others, or its layers do more than round.
+    """
+    plain = copy.deepcopy(model)
+    quantization = quantization_of(plain)
+    if quantization is None:
+        raise InputError(f"expected a quantized {type(model).__name__}, got one that is not")
+    if quantization.skipped:
+        raise InputError("expected layers that round what they are given, got layers that take the place of a ReLU")
+    with torch.no_grad():
+        rounded = {
+            site.weight: quantization.layer(site.name).rounded(
+                quantization.stored(site.weight), quantization.norm_scale(site)
+            )
+            for site in quantization.sites.values()
+        }
+        for name, weight in rounded.items():
+            if name not in stored_tensors(quantization.model, duplicates=True):
+                raise InputError(f"expected weights that are stored, got {name}, which is made from others")
+            quantization.stored(name).copy_(weight)
+    release(plain)
+    return plain

@@ -1,0 +1,224 @@
+"""What a model costs: parameters, non-zeros, multiply-accumulates, bytes and measured latency."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_prune.errors import InputError
+from lightning_prune.graph.tracing import ExampleInput, as_arguments
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Hold what one model costs.
+
+    Attributes:
+        parameters: Elements of all parameters, trainable or not, shared ones once.
+        nonzeros: Those of them that are not zero.
+        macs: Multiply-accumulates of convolutions and linear layers for one sample.
+        bytes: Size of parameters and buffers in memory.
+        latency_ms: Median time of a forward pass over the example batch, in milliseconds.
+        threads: CPU threads that torch may use.
+        batch_size: Samples in the example batch.
+    """
+
+    parameters: int
+    nonzeros: int
+    macs: int
+    bytes: int
+    latency_ms: float
+    threads: int
+    batch_size: int
+
+
+def profile(model: nn.Module, example_input: ExampleInput, *, latency_seconds: float = 0.5) -> Profile:
+    """Measure a model in evaluation mode; it and torch's random state stay as they were.
+
+    Args:
+        model: Any module; a LightningModule is measured by its `forward`.
+        example_input: Arguments of `forward` on the model's device; the first axis of the first one is the batch.
+        latency_seconds: About how long to repeat the forward pass, in seconds; it runs at least five times.
+
+    Returns:
+        The costs of the model as it is: weights that are zero count in everything but `nonzeros`.
+
+    Raises:
+        InputError: If `example_input` is no batch of tensors.
+    """
+    return profile_all([model], example_input, latency_seconds=latency_seconds)[0]
+
+
+def profile_all(
+    models: Sequence[nn.Module], example_input: ExampleInput, *, latency_seconds: float = 0.5
+) -> list[Profile]:
+    """Measure several models on one input; their forward passes take turns, so that their latencies compare.
+
+    On a machine whose speed drifts, passes of one model after those of another would measure the drift.
+
+    Args:
+        models: Modules as `profile` takes them.
+        example_input: See `profile`.
+        latency_seconds: See `profile`, for each model.
+
+    Returns:
+        One profile a model.
+
+    Raises:
+        InputError: If `example_input` is no batch of tensors.
+    """
+    inputs = _checked(example_input)
+    latencies = latencies_ms(models, inputs, latency_seconds)
+    return [_profile(model, inputs, latency) for model, latency in zip(models, latencies, strict=True)]
+
+
+def _profile(model: nn.Module, inputs: tuple[Tensor, ...], latency_ms: float) -> Profile:
+    parameters = list(model.parameters())
+    return Profile(
+        parameters=sum(p.numel() for p in parameters),
+        nonzeros=sum(int(p.count_nonzero()) for p in parameters),
+        macs=macs(model, inputs),
+        bytes=sum(t.numel() * t.element_size() for t in (*parameters, *model.buffers())),
+        latency_ms=latency_ms,
+        threads=torch.get_num_threads(),
+        batch_size=len(inputs[0]),
+    )
+
+
+def macs(model: nn.Module, example_input: ExampleInput) -> int:
+    """Count the multiply-accumulates of convolutions and linear layers for one sample, functional calls included.
+
+    Batched products of activations (attention), batch norm, pooling and biases do not count.
+
+    Args:
+        model: Any module; it stays as it was.
+        example_input: Arguments of `forward` on the model's device; the first axis of the first one is the batch.
+
+    Returns:
+        The count over the batch, divided by the batch size.
+
+    Raises:
+        InputError: If `example_input` is no batch of tensors.
+    """
+    inputs = _checked(example_input)
+    counter = _MacCounter()  # type: ignore[no-untyped-call]
+    with _undisturbed(model, inputs), _unfused_attention(), counter:
+        model(*inputs)
+    return counter.total // len(inputs[0])
+
+
+class _MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Add up the multiply-accumulates of the operators that run inside the context."""
+
+    total = 0
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        cost = _COSTS.get(func.overloadpacket)
+        if cost is None:
+            # In inference mode composite operators arrive whole: conv2d is one, and contains a convolution.
+            with self:
+                parts: Any = func.decompose(*args, **named)
+            return func(*args, **named) if parts is NotImplemented else parts
+        out: Tensor = func(*args, **named)
+        self.total += cost(out, *args)
+        return out
+
+
+def _linear_macs(out: Tensor, x: Tensor, weight: Tensor, *rest: object) -> int:
+    return out.numel() * weight.shape[-1]
+
+
+def _convolution_macs(out: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> int:
+    transposed = rest[4]
+    # Of a transposed convolution every *input* element meets one slice of the weight.
+    return (x if transposed else out).numel() * weight[0].numel()
+
+
+def _mm_macs(out: Tensor, left: Tensor, right: Tensor, *rest: object) -> int:
+    return out.numel() * len(right)
+
+
+def _addmm_macs(out: Tensor, bias: Tensor, left: Tensor, right: Tensor, *rest: object) -> int:
+    return out.numel() * len(right)
+
+
+_aten = torch.ops.aten
+_COSTS: dict[Any, Callable[..., int]] = {
+    _aten.linear: _linear_macs,
+    _aten.convolution: _convolution_macs,
+    _aten.mm: _mm_macs,
+    _aten.addmm: _addmm_macs,
+}
+
+
+@contextmanager
+def _unfused_attention() -> Iterator[None]:
+    """Switch off torch's fused attention kernels, which hide the linear layers they run."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+@contextmanager
+def _undisturbed(model: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[None]:
+    """Hold the model in evaluation mode without gradients, then restore every training flag and the random state."""
+    training = [(module, module.training) for module in model.modules()]
+    devices = {tensor.device for tensor in (*inputs, *model.parameters())}
+    with torch.inference_mode(), torch.random.fork_rng([d.index for d in devices if d.type != "cpu"]):
+        try:
+            # Not `eval()`: modules override it, to merge weights for example, and the flags alone would not undo that.
+            for module, _ in training:
+                module.training = False
+            yield
+        finally:
+            for module, flag in training:
+                module.training = flag
+
+
+def latencies_ms(models: Sequence[nn.Module], inputs: tuple[Tensor, ...], seconds: float) -> list[float]:
+    """Return the median time of a forward pass of each model, in milliseconds, measured in turn.
+
+    Args:
+        models: Modules that take the same inputs.
+        inputs: What their `forward` takes.
+        seconds: About how long to measure each, in seconds.
+    """
+
+    def timed(model: nn.Module) -> float:
+        start = perf_counter()
+        model(*inputs)
+        if inputs[0].device.type != "cpu":
+            torch.accelerator.synchronize(inputs[0].device)
+        return perf_counter() - start
+
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(_undisturbed(model, inputs))
+        # The first pass allocates memory, picks kernels and compiles.
+        for model in models:
+            timed(model)
+        end = perf_counter() + seconds * len(models)
+        rounds: list[list[float]] = []
+        while len(rounds) < 5 or perf_counter() < end:
+            rounds.append([timed(model) for model in models])
+    return [1e3 * median(times) for times in zip(*rounds, strict=True)]
+
+
+def _checked(example_input: ExampleInput) -> tuple[Tensor, ...]:
+    inputs = as_arguments(example_input)
+    if inputs[0].ndim == 0 or len(inputs[0]) == 0:
+        raise InputError(f"expected example_input with a batch axis of 1 or more, got shape {tuple(inputs[0].shape)}")
+    return inputs

@@ -1,0 +1,171 @@
+"""The models of a run side by side: what they get right on the test set, and what they cost."""
+
+import copy
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from rich.console import Console
+from torch import Tensor
+
+from lightning_prune.callbacks.pruner import Pruner
+from lightning_prune.graph.interception import suspended
+from lightning_prune.quantization.quantized_network import quantization_of
+from lightning_prune.reporting.profiling import profile_all
+from lightning_prune.reporting.report import EndTable, Json, Row, in_words, plot_curves, write_summary
+from lightning_prune.slimming.slim import slimmed
+from lightning_prune.training.order import Placed
+
+Module = TypeVar("Module", bound=LightningModule)
+
+
+@dataclass(frozen=True, eq=False)
+class Ending(Generic[Module]):
+    """The models that a training ends with.
+
+    Attributes:
+        models: By name: `dense`, unless that is not known, `masked` and `slim`, or what there is without a pruner.
+        kept: What of the tensors of the masked one the slim one has; see `Slimmed`.
+    """
+
+    models: dict[str, Module]
+    kept: dict[str, dict[int, Tensor]]
+
+
+def ending(module: Module, pruners: Collection[Pruner], example_input: Tensor) -> Ending[Module]:
+    """Return what a training ends with.
+
+    Args:
+        module: As it is after training.
+        pruners: Those it was trained with; without one it is `dense`, or `quantized`, and there is nothing else.
+        example_input: What its `forward` takes.
+    """
+    if not pruners:
+        return Ending({"dense" if quantization_of(module) is None else "quantized": module}, {})
+    slim = slimmed(module, example_input)
+    models = {"masked": module, "slim": slim.model}
+    states = [pruner.dense_state for pruner in pruners]
+    if len(states) == 1 and states[0] is not None:
+        dense = copy.deepcopy(module)
+        dense.load_state_dict(states[0])
+        models = {"dense": dense, **models}
+    return Ending(models, slim.kept)
+
+
+class OpenedFile(LightningModule):
+    """A network in a file that was opened again.
+
+    Args:
+        compute: Maps images `(n, channels, h, w)` to logits `(n, num_classes)`, on the CPU.
+    """
+
+    def __init__(self, compute: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.compute = compute
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of images."""
+        return self.compute(x)
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Return logits `(n, num_classes)` and labels `(n,)`."""
+        images, labels = batch
+        return self(images), labels
+
+
+class Comparison:
+    """Test models when they are there, and measure all of them together at the end, so that their latencies compare.
+
+    Args:
+        data: Predicted is what its `predict_dataloader` gives; a module's `predict_step` returns logits and labels.
+        accelerator: What predicts, as the Trainer takes it; costs are measured on the CPU.
+        precision: In which it does.
+    """
+
+    def __init__(self, data: LightningDataModule, accelerator: str, precision: Any) -> None:
+        self._data, self._accelerator, self._precision = data, accelerator, precision
+        self.models: dict[str, LightningModule] = {}
+        self.classes: dict[str, Tensor] = {}
+        """The predicted class of every test image, `(n,)`, by model."""
+        self._accuracies: dict[str, float] = {}
+        self._files: dict[str, int] = {}
+
+    def add(self, models: Mapping[str, LightningModule], trainer: Trainer) -> None:
+        """Test models by name, and tell the loggers of a trainer."""
+        for name, model in models.items():
+            self._add(name, model, self._accelerator, self._precision)
+        results = {f"test/accuracy_{name}": self._accuracies[name] for name in models}
+        for logger in trainer.loggers:
+            logger.log_metrics(results, step=trainer.global_step)
+
+    def add_file(self, name: str, file: Path, compute: Callable[[Tensor], Tensor]) -> None:
+        """Test what was opened of the file of the last model, on the CPU.
+
+        Its accuracy, latency and bytes are measured; parameters, non-zeros and MACs will be that model's.
+        """
+        self._add(name, OpenedFile(compute), "cpu", "32-true")
+        self._files[name] = file.stat().st_size
+
+    def rows(self, example_input: Tensor) -> list[Row]:
+        """Return what is known of all models, in the order in which they came.
+
+        Args:
+            example_input: The batch whose latency is measured, on the CPU.
+        """
+        with suspended():  # a rounded number takes as much space as another, and more time, before it is exported
+            profiles = profile_all([model.cpu() for model in self.models.values()], example_input)
+        for number, name in enumerate(self.models):
+            if name in self._files:
+                own = profiles[number].latency_ms
+                profiles[number] = replace(profiles[number - 1], bytes=self._files[name], latency_ms=own)
+        return [Row(*entries) for entries in zip(self.models, self._accuracies.values(), profiles, strict=True)]
+
+    def report(
+        self, run_folder: Path, rows: Sequence[Row], strategy: Mapping[str, Callback], extra: Mapping[str, Json]
+    ) -> None:
+        """Write `summary.json` and `curves.png` into a run's folder, and print the table of its models.
+
+        Args:
+            run_folder: With the logged curves of the training that pruned.
+            rows: See `rows`.
+            strategy: The callbacks of that training, by name.
+            extra: What the summary says besides; see `write_summary`.
+        """
+        equal = torch.equal(self.classes["masked"], self.classes["slim"]) if "slim" in self.classes else None
+        trained = next(self.models[name] for name in ("masked", "quantized", "dense") if name in self.models)
+        placed = {name: callback for name, callback in strategy.items() if isinstance(callback, Placed)}
+        reports = {name: text for name, callback in placed.items() if (text := callback.report(trained))}
+        results = {"predictions_equal": equal, "pruning": reports}
+        write_summary(run_folder / "summary.json", rows, {**extra, **results})
+        final_epochs = [pruner.final_epoch for pruner in strategy.values() if isinstance(pruner, Pruner)]
+        plot_curves(run_folder, rows, hard_from_epoch=max((e for e in final_epochs if e is not None), default=None))
+        console = Console()
+        console.print(EndTable(rows))
+        files = sorted(path.name for path in run_folder.iterdir() if not path.name.startswith("."))
+        lines = [f"{name}: {in_words(text)}" for name, text in reports.items()]
+        for line in [*lines, f"In {os.path.relpath(run_folder)}: {', '.join(files)}"]:
+            console.print(f"\n{line}", markup=False, highlight=False, soft_wrap=True)
+
+    def _add(self, name: str, model: LightningModule, accelerator: str, precision: Any) -> None:
+        self.classes[name], labels = self._predict(model, accelerator, precision)
+        self._accuracies[name] = float((self.classes[name] == labels).double().mean())
+        self.models[name] = model
+
+    def _predict(self, model: LightningModule, accelerator: str, precision: Any) -> tuple[Tensor, Tensor]:
+        """Return the predicted and the true classes of all test images, on one device and with no logger."""
+        tester = Trainer(
+            accelerator=accelerator,
+            devices=1,
+            precision=precision,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        batches: Any = tester.predict(model, datamodule=self._data)
+        logits, labels = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
+        return logits.argmax(dim=1), labels

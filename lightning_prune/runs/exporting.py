@@ -1,0 +1,53 @@
+"""The file of the network that a run ends with: refused before training if it cannot be, measured after it."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from lightning_prune.errors import InputError
+from lightning_prune.export.formats import FORMATS, opened, write
+from lightning_prune.export.onnx_session import require_onnx
+from lightning_prune.reporting.report import EXPORTED
+from lightning_prune.runs.comparison import Comparison
+
+
+def check_format(format: str | None, integer: bool) -> None:
+    """Refuse a format that there is not, that a package is missing for, or that will not fit the network.
+
+    Args:
+        format: One of `FORMATS`; None for no file.
+        integer: Whether the last stage trains for integers.
+
+    Raises:
+        InputError: If it is such.
+    """
+    if format is None:
+        return
+    if format not in FORMATS:
+        raise InputError(f"expected export to be null or one of {', '.join(FORMATS)}, got {format}")
+    if format.startswith("onnx"):
+        require_onnx()
+    if format == "onnx-int8" and not integer:
+        raise InputError(
+            "expected a last stage that trains for integers with export=onnx-int8, got one that does not; add "
+            "strategy=qat or finetune=qat with quantizer=affine, or run scripts/export.py with calibrate=32 afterwards"
+        )
+
+
+def export_last(compared: Comparison, run_folder: Path, example_input: Tensor, format: str) -> None:
+    """Write the last model of a comparison into a run's folder, open the file again, and compare that as well.
+
+    Args:
+        compared: Holds at least one model.
+        run_folder: Where the file goes.
+        example_input: What the model takes.
+        format: One of `FORMATS`.
+
+    Raises:
+        InputError: If the model cannot be written in this format.
+        RuntimeError: If the file computes something else.
+    """
+    module = list(compared.models.values())[-1]
+    file = run_folder / FORMATS[format].file
+    write(module, example_input, file, format)
+    compared.add_file(EXPORTED, file, opened(file, format, module))
