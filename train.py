@@ -28,31 +28,42 @@ from rich.console import Console
 from torch import nn
 
 from lightning_prune import KnowledgeDistillation, SparsityMonitor, save_slim
-from lightning_prune.callbacks.exact_resume import ExactResume
-from lightning_prune.callbacks.pruner import Pruner
-from lightning_prune.data.in_memory import InMemoryImages
+from lightning_prune.callbacks import ExactResume, Pruner
+from lightning_prune.data import InMemoryImages
 from lightning_prune.errors import InputError
-from lightning_prune.export.weight_files import load_weights
-from lightning_prune.models.classifier import ImageClassifier
-from lightning_prune.reporting.sweeps import sweep_report
-from lightning_prune.runs.checkpoints import WholeFiles, fit, saving
-from lightning_prune.runs.comparison import Comparison, ending
-from lightning_prune.runs.exporting import export_last
-from lightning_prune.runs.finetuning import DENSE, SLIM, affordable_epochs, begin, save_momentum
-from lightning_prune.runs.overrides import (
+from lightning_prune.export import load_weights
+from lightning_prune.models import ImageClassifier
+from lightning_prune.reporting import sweep_report
+from lightning_prune.runs import (
+    DENSE,
+    RESOLVERS,
+    SLIM,
+    Comparison,
+    WholeFiles,
+    affordable_epochs,
+    begin,
     check_finetuning,
     check_numbers,
+    check_stages,
+    described,
+    ending,
+    export_last,
+    finetuning,
+    fit,
+    hush,
+    made_once,
     reads_dense,
     reads_momentum,
     reads_teacher,
     refuse_unread,
+    save_momentum,
+    saving,
+    set_epochs,
+    settle_paths,
+    teaching,
 )
-from lightning_prune.runs.quiet import hush
-from lightning_prune.runs.resolvers import RESOLVERS
-from lightning_prune.runs.shared_folders import made_once
-from lightning_prune.runs.stages import check_stages, described, finetuning, set_epochs, settle_paths, teaching
-from lightning_prune.slimming.optimizer_state import check_sliceable
-from lightning_prune.training.order import check_together
+from lightning_prune.slimming import check_sliceable
+from lightning_prune.training import check_together
 
 NAMES = {None: "fine-tuned", "epochs": "scratch-E", "compute": "scratch-B"}
 """What the end table calls the slim model after its own training, by what a control has in common with the run."""

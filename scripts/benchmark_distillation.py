@@ -28,9 +28,8 @@ from benchmarking import (
 from lightning.pytorch import Callback
 from torch import nn
 
-from lightning_prune.callbacks.gal_pruning import GALPruning
-from lightning_prune.callbacks.knowledge_distillation import KnowledgeDistillation
-from lightning_prune.data.in_memory import InMemoryImages
+from lightning_prune.callbacks import GALPruning, KnowledgeDistillation
+from lightning_prune.data import InMemoryImages
 from lightning_prune.models import resnet
 
 NETWORKS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")

@@ -20,9 +20,7 @@ import torch
 from benchmarking import interleaved, now, ratio, seconds
 from torch import Tensor, nn
 
-from lightning_prune.export.int8 import calibrated, integer_network
-from lightning_prune.export.onnx_file import write_onnx
-from lightning_prune.export.onnx_session import run, session
+from lightning_prune.export import calibrated, integer_network, run, session, write_onnx
 from lightning_prune.models.densenet import densenet40
 from lightning_prune.models.googlenet import googlenet
 from lightning_prune.models.mobilenet_v2 import mobilenet_v2

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_prune import MagnitudePruning
+from lightning_prune import GradualPruning
 from lightning_prune.models.resnet import resnet56
 from lightning_prune.pruning.schedules.one_shot import OneShot
 
@@ -55,7 +55,7 @@ def model_pruning(network: nn.Module) -> Callback:
 
 CALLBACKS: dict[str, Callable[[nn.Module], list[Callback]]] = {
     "plain": lambda network: [],
-    "masks": lambda network: [MagnitudePruning(SPARSITY, schedule=OneShot(), begin=0, end=0, skip=())],
+    "masks": lambda network: [GradualPruning(SPARSITY, schedule=OneShot(), begin=0, end=0, skip=())],
     "ModelPruning": lambda network: [model_pruning(network)],
 }
 

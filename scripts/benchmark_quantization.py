@@ -18,19 +18,19 @@ import torch
 from benchmarking import DEVICE, begin, classifier, interleaved, print_medians, random_images, ratio, step_seconds
 from torch import nn
 
-from lightning_prune.callbacks.quantization_aware_training import QuantizationAwareTraining
-from lightning_prune.data.in_memory import InMemoryImages
+from lightning_prune.callbacks import QuantizationAwareTraining
+from lightning_prune.data import InMemoryImages
 from lightning_prune.models.densenet import densenet40
 from lightning_prune.models.googlenet import googlenet
 from lightning_prune.models.mobilenet_v2 import mobilenet_v2
 from lightning_prune.models.resnet import resnet20, resnet32, resnet56, resnet110
 from lightning_prune.models.vgg import vgg16_bn
+from lightning_prune.quantization import Quantizer
 from lightning_prune.quantization.quantizers.affine import Affine
 from lightning_prune.quantization.quantizers.bwn import BWN
 from lightning_prune.quantization.quantizers.dorefa import DoReFa
 from lightning_prune.quantization.quantizers.lsq import LSQ
 from lightning_prune.quantization.quantizers.pact import PACT
-from lightning_prune.quantization.quantizers.quantizer import Quantizer
 from lightning_prune.quantization.quantizers.ttq import TTQ
 from lightning_prune.quantization.quantizers.twn import TWN
 from lightning_prune.quantization.quantizers.xnor import XNOR

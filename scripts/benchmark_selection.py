@@ -21,11 +21,9 @@ import torch
 from benchmarking import begin, interleaved, ratio, seconds
 from torch import Tensor, nn
 
+from lightning_prune.pruning import HeldMasks, choose, score, weight_pools
 from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.element import Element
-from lightning_prune.pruning.held_masks import HeldMasks
-from lightning_prune.pruning.pools import weight_pools
-from lightning_prune.pruning.selection import choose, score
 
 
 def resident(field: str) -> int:

@@ -27,10 +27,8 @@ from benchmarking import begin, interleaved, seconds
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from lightning_prune.reporting.profiling import macs
-from lightning_prune.slimming.channels.coupling import couple
-from lightning_prune.slimming.prunable_groups import PrunableGroups, prunable_groups
-from lightning_prune.slimming.slim import slim
+from lightning_prune.reporting import macs
+from lightning_prune.slimming import PrunableGroups, couple, prunable_groups, slim
 
 TOLERANCE = 1e-4
 """Largest relative difference of outputs that count as equal."""

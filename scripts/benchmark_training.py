@@ -18,10 +18,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_prune import SoftFilterPruning
-from lightning_prune.data.in_memory import InMemoryImages
-from lightning_prune.models import resnet
-from lightning_prune.models.classifier import ImageClassifier
-from lightning_prune.slimming.channels.coupling import couple
+from lightning_prune.data import InMemoryImages
+from lightning_prune.models import ImageClassifier, resnet
+from lightning_prune.slimming import couple
 
 
 class Clock(Callback):

@@ -21,15 +21,12 @@ from benchmark_int8 import MODELS, images, in_blocks, network
 from benchmarking import begin, interleaved, ratio
 from torch import nn
 
-from lightning_prune.export.onnx_file import write_onnx
-from lightning_prune.export.onnx_session import run, session
-from lightning_prune.pruning.channel_pools import channel_pools
-from lightning_prune.pruning.counts import apply_masks
+from lightning_prune.export import run, session, write_onnx
+from lightning_prune.pruning import apply_masks, channel_pools, choose, score
 from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.pruning.selection import choose, score
-from lightning_prune.reporting.profiling import macs
-from lightning_prune.slimming.slim import slim
+from lightning_prune.reporting import macs
+from lightning_prune.slimming import slim
 
 
 def pruned(build: Callable[[], nn.Module], sparsity: float, round_to: int) -> nn.Module:

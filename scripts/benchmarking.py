@@ -17,9 +17,8 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_prune.data.images import Images
-from lightning_prune.data.in_memory import InMemoryImages
-from lightning_prune.models.classifier import ImageClassifier
+from lightning_prune.data import Images, InMemoryImages
+from lightning_prune.models import ImageClassifier
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 """Where Lightning trains."""

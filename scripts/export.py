@@ -27,22 +27,27 @@ from rich.table import Table
 from torch import Tensor
 
 from lightning_prune import load_slim
-from lightning_prune.callbacks.quantization_aware_training import QuantizationAwareTraining
-from lightning_prune.data.in_memory import InMemoryImages
+from lightning_prune.callbacks import QuantizationAwareTraining
+from lightning_prune.data import InMemoryImages
 from lightning_prune.errors import InputError
-from lightning_prune.export.formats import FORMATS, write
-from lightning_prune.export.int8 import calibrated
-from lightning_prune.export.onnx_file import write_onnx
-from lightning_prune.export.onnx_session import latencies_ms, optimized_ops, require_onnx, run, session
-from lightning_prune.export.packed import sizes
-from lightning_prune.export.weight_files import load_weights
-from lightning_prune.graph.interception import suspended
-from lightning_prune.graph.tracing import evaluating
-from lightning_prune.models.classifier import ImageClassifier
-from lightning_prune.quantization.quantize import release
-from lightning_prune.quantization.quantized_network import quantization_of
-from lightning_prune.reporting.profiling import latencies_ms as eager_latencies_ms
-from lightning_prune.runs.resolvers import RESOLVERS
+from lightning_prune.export import (
+    FORMATS,
+    calibrated,
+    latencies_ms,
+    load_weights,
+    optimized_ops,
+    require_onnx,
+    run,
+    session,
+    sizes,
+    write,
+    write_onnx,
+)
+from lightning_prune.graph import evaluating, suspended
+from lightning_prune.models import ImageClassifier
+from lightning_prune.quantization import quantization_of, release
+from lightning_prune.reporting import latencies_ms as eager_latencies_ms
+from lightning_prune.runs import RESOLVERS
 
 SAME_PREDICTIONS = 0.995
 """Share of test images of which an int8 file must predict the class that the quantized network predicts."""

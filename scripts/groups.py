@@ -18,10 +18,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_prune import prunable_groups
-from lightning_prune.data.in_memory import InMemoryImages
+from lightning_prune.data import InMemoryImages
 from lightning_prune.errors import InputError
-from lightning_prune.reporting.group_plot import draw_groups
-from lightning_prune.runs.resolvers import RESOLVERS
+from lightning_prune.reporting import draw_groups
+from lightning_prune.runs import RESOLVERS
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 

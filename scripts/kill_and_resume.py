@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_prune.reporting.report import read_metrics, read_summary
+from lightning_prune.reporting import read_metrics, read_summary
 
 ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)

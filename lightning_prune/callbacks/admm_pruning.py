@@ -11,18 +11,26 @@ from torch import Tensor, nn
 
 from lightning_prune.callbacks.timed_pruner import TimedPruner
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import ExampleInput
-from lightning_prune.pruning.admm import SparseSet, Split, residual
-from lightning_prune.pruning.counts import check_sparsity
+from lightning_prune.graph import ExampleInput
+from lightning_prune.pruning import (
+    Goal,
+    Granularity,
+    Pool,
+    Scope,
+    Skip,
+    SparseSet,
+    Sparsity,
+    Split,
+    Uncut,
+    WeightPool,
+    check_sparsity,
+    join,
+    residual,
+)
 from lightning_prune.pruning.granularities.element import Element
-from lightning_prune.pruning.granularities.granularity import Granularity
 from lightning_prune.pruning.granularities.kernel import Kernel
 from lightning_prune.pruning.granularities.pattern import Pattern, mined
-from lightning_prune.pruning.pools import Pool, WeightPool, join
-from lightning_prune.pruning.selection import Scope
-from lightning_prune.pruning.targets import Goal, Skip, Sparsity, Uncut
-from lightning_prune.training.process_agreement import check_agreement
-from lightning_prune.training.timeline import Moment
+from lightning_prune.training import Moment, check_agreement
 
 
 class ADMMPruning(TimedPruner):

@@ -6,16 +6,18 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_prune.training.loop_state import (
+from lightning_prune.training import (
+    Place,
+    Placed,
     finish_batch,
     forget_loaders,
     internals,
     loop_state,
     moved,
+    random_state,
     restore_loop,
+    set_random_state,
 )
-from lightning_prune.training.order import Place, Placed
-from lightning_prune.training.random_state import random_state, set_random_state
 
 State = dict[str, Any]
 

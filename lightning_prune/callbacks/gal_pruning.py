@@ -13,20 +13,24 @@ from torch.optim import Optimizer
 from lightning_prune.callbacks.knowledge_distillation import KnowledgeDistillation
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.callbacks.timed_pruner import TimedPruner
-from lightning_prune.distillation.teacher import Teacher
+from lightning_prune.distillation import Teacher
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import ExampleInput
-from lightning_prune.pruning.counts import check_sparsity, count, momenta
-from lightning_prune.pruning.gal.search import OFFICIAL, PAPER, AdversarialSearch
-from lightning_prune.pruning.gal.soft_masks import MaskableKind, find_maskable
+from lightning_prune.graph import ExampleInput
+from lightning_prune.pruning import (
+    OFFICIAL,
+    PAPER,
+    AdversarialSearch,
+    ChannelPool,
+    MaskableKind,
+    check_sparsity,
+    count,
+    find_maskable,
+    join,
+    momenta,
+)
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.pruning.pools import ChannelPool, join
-from lightning_prune.slimming.channels.coupling import couple
-from lightning_prune.training.arguments import at_least_zero, instance, one_of
-from lightning_prune.training.epoch_means import EpochMeans
-from lightning_prune.training.gradient_averaging import average_gradients
-from lightning_prune.training.order import Placed
-from lightning_prune.training.timeline import Moment
+from lightning_prune.slimming import couple
+from lightning_prune.training import EpochMeans, Moment, Placed, at_least_zero, average_gradients, instance, one_of
 
 VARIANTS = {"paper": PAPER, "official": OFFICIAL}
 

@@ -11,26 +11,46 @@ from torch.optim import Optimizer
 
 from lightning_prune.callbacks.timed_pruner import TimedPruner
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import ExampleInput
-from lightning_prune.pruning.counts import apply_masks, least, nearest
-from lightning_prune.pruning.criteria.criterion import Criterion
+from lightning_prune.graph import ExampleInput
+from lightning_prune.pruning import (
+    Criterion,
+    Gathering,
+    Goal,
+    Granularity,
+    Pool,
+    Scope,
+    Skip,
+    Sparsity,
+    Uncut,
+    WeightPool,
+    apply_masks,
+    choose,
+    choose_mixed,
+    least,
+    nearest,
+    readable,
+    score,
+)
 from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.criteria.mix import Mix
-from lightning_prune.pruning.gathering import Gathering
 from lightning_prune.pruning.granularities.element import Element
-from lightning_prune.pruning.granularities.granularity import Granularity
-from lightning_prune.pruning.pools import Pool, WeightPool
 from lightning_prune.pruning.schedules.cubic import Cubic
-from lightning_prune.pruning.selection import Scope, choose, choose_mixed, score
-from lightning_prune.pruning.targets import Goal, Skip, Sparsity, Uncut, readable
-from lightning_prune.training.arguments import instance, one_of, positive
-from lightning_prune.training.rewinding import Rewind, rewind, snapshot
-from lightning_prune.training.timeline import Moment, check_moment, in_steps
+from lightning_prune.training import (
+    Moment,
+    Rewind,
+    check_moment,
+    in_steps,
+    instance,
+    one_of,
+    positive,
+    rewind,
+    snapshot,
+)
 
 Schedule = Callable[[float, float], float]
 
 
-class MagnitudePruning(TimedPruner):
+class GradualPruning(TimedPruner):
     """Remove the least important units step by step, and hold them at zero while the others train.
 
     With its defaults this is gradual magnitude pruning. What a unit is, what makes it important, how many go when, and

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_prune.slimming.optimizer_state import inherit
+from lightning_prune.slimming import inherit
 
 
 class InheritedMomentum(Callback):

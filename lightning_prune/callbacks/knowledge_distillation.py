@@ -9,20 +9,22 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_prune.distillation.feature_matching import FeatureMatching, loss_name
-from lightning_prune.distillation.labels import labels
-from lightning_prune.distillation.logit_cache import LogitCache
+from lightning_prune.distillation import FeatureMatching, LogitCache, LogitLoss, Ramp, Teacher, labels, loss_name
 from lightning_prune.distillation.losses.hinton import Hinton
 from lightning_prune.distillation.losses.match import Match
-from lightning_prune.distillation.losses.pair import LogitLoss
-from lightning_prune.distillation.ramp import Ramp
-from lightning_prune.distillation.teacher import Teacher
 from lightning_prune.errors import InputError
-from lightning_prune.training.arguments import at_least_zero, instance
-from lightning_prune.training.epoch_means import EpochMeans
-from lightning_prune.training.loss_terms import Term, add_term
-from lightning_prune.training.order import Place, Placed
-from lightning_prune.training.timeline import Moment, check_moment, in_steps
+from lightning_prune.training import (
+    EpochMeans,
+    Moment,
+    Place,
+    Placed,
+    Term,
+    add_term,
+    at_least_zero,
+    check_moment,
+    in_steps,
+    instance,
+)
 
 
 class KnowledgeDistillation(Placed):

@@ -11,17 +11,22 @@ from torch.optim import Optimizer
 
 from lightning_prune.callbacks.timed_pruner import TimedPruner
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import ExampleInput
-from lightning_prune.pruning.channel_pools import channel_pools
-from lightning_prune.pruning.counts import check_sparsity
+from lightning_prune.graph import ExampleInput
+from lightning_prune.pruning import (
+    ChannelPool,
+    Pool,
+    Sparsity,
+    channel_pools,
+    check_sparsity,
+    checked,
+    choose,
+    score,
+    targets,
+)
 from lightning_prune.pruning.criteria.batch_norm_scale import BatchNormScale
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.pruning.pools import ChannelPool, Pool
-from lightning_prune.pruning.selection import choose, score
-from lightning_prune.pruning.targets import Sparsity, checked, targets
-from lightning_prune.slimming.channels.groups import Residual
-from lightning_prune.training.arguments import at_least_zero
-from lightning_prune.training.timeline import Moment
+from lightning_prune.slimming import Residual
+from lightning_prune.training import Moment, at_least_zero
 
 log = logging.getLogger(__name__)
 

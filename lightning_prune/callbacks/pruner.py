@@ -9,13 +9,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lightning_prune.graph.tracing import ExampleInput
-from lightning_prune.pruning.granularities.granularity import Granularity
-from lightning_prune.pruning.held_masks import HeldMasks
-from lightning_prune.training.example_input import batch_input, given_input
-from lightning_prune.training.order import Place, Placed
-from lightning_prune.training.process_agreement import check_agreement
-from lightning_prune.training.sharded_strategies import refuse_sharding
+from lightning_prune.graph import ExampleInput
+from lightning_prune.pruning import Granularity, HeldMasks
+from lightning_prune.training import Place, Placed, batch_input, check_agreement, given_input, refuse_sharding
 
 
 class Pruner(Placed, ABC):

@@ -13,17 +13,20 @@ from torch.optim import Optimizer
 from lightning_prune.callbacks.held_zeros import HeldZeros
 from lightning_prune.callbacks.pruner import Pruner, pruners
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import ExampleInput
+from lightning_prune.graph import ExampleInput
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.quantization.quantize import quantize, release
-from lightning_prune.quantization.quantized_network import Quantization, quantization_of
+from lightning_prune.quantization import Quantization, Quantizer, quantization_of, quantize, release
 from lightning_prune.quantization.quantizers.affine import Affine
-from lightning_prune.quantization.quantizers.quantizer import Quantizer
-from lightning_prune.training.arguments import instance
-from lightning_prune.training.example_input import given_input
-from lightning_prune.training.order import Place, Placed
-from lightning_prune.training.sharded_strategies import refuse_sharding
-from lightning_prune.training.timeline import Moment, check_moment, in_steps
+from lightning_prune.training import (
+    Moment,
+    Place,
+    Placed,
+    check_moment,
+    given_input,
+    in_steps,
+    instance,
+    refuse_sharding,
+)
 
 _OF_INTEGERS = {"activations_from": 0.1, "freeze_ranges": 0.65, "freeze_batch_norm": 0.75}
 """When integers do what, as Krishnamoorthi (2018) recommends it, in shares of a run."""

@@ -8,16 +8,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import holder
+from lightning_prune.graph import holder
+from lightning_prune.pruning import Granularity, by_layer, check_each, prunable_weights, some, weight_pools
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.pruning.granularities.granularity import Granularity
-from lightning_prune.pruning.layer_patterns import by_layer, check_each, some
-from lightning_prune.pruning.pools import weight_pools
-from lightning_prune.pruning.prunable_weights import prunable_weights
-from lightning_prune.training.arguments import at_least_zero
-from lightning_prune.training.loss_terms import Term, add_term
-from lightning_prune.training.order import Place, Placed
-from lightning_prune.training.sharded_strategies import refuse_sharding
+from lightning_prune.training import Place, Placed, Term, add_term, at_least_zero, refuse_sharding
 
 Penalty = Callable[[Tensor], Tensor]
 """A scalar for the units `(n_units, unit_size)` of one weight."""

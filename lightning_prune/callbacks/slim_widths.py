@@ -8,10 +8,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_prune.errors import InputError
-from lightning_prune.export.weight_files import difference
-from lightning_prune.slimming.slim_files import load_slim_state, slim_state
-from lightning_prune.training.order import Place, Placed
-from lightning_prune.training.sharded_strategies import refuse_sharding
+from lightning_prune.export import difference
+from lightning_prune.slimming import load_slim_state, slim_state
+from lightning_prune.training import Place, Placed, refuse_sharding
 
 _NAME = "on_load_checkpoint"
 

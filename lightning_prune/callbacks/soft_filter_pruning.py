@@ -12,19 +12,27 @@ from torch.optim import Optimizer
 
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import ExampleInput
-from lightning_prune.pruning.channel_pools import channel_pools
-from lightning_prune.pruning.counts import apply_masks, limit_norms, prune, slice_norms
-from lightning_prune.pruning.criteria.criterion import Criterion
+from lightning_prune.graph import ExampleInput
+from lightning_prune.pruning import (
+    Criterion,
+    Pool,
+    Reads,
+    Sparsity,
+    apply_masks,
+    channel_pools,
+    checked,
+    join,
+    limit_norms,
+    prune,
+    slice_norms,
+    targets,
+)
 from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.criteria.mix import Mix
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.pruning.pools import Pool, Reads, join
 from lightning_prune.pruning.schedules.constant import Constant
-from lightning_prune.pruning.targets import Sparsity, checked, targets
-from lightning_prune.slimming.channels.groups import Residual
-from lightning_prune.training.arguments import positive
-from lightning_prune.training.run_length import total_epochs
+from lightning_prune.slimming import Residual
+from lightning_prune.training import positive, total_epochs
 
 Schedule = Callable[[float, float], float]
 
@@ -99,7 +107,7 @@ class SoftFilterPruning(Pruner):
         self.criterion = Magnitude() if criterion is None else criterion
         if isinstance(self.criterion, Criterion) and self.criterion.needs != "weights":
             raise InputError(
-                f"expected a criterion that looks at weights alone, got {criterion!r}; use MagnitudePruning with "
+                f"expected a criterion that looks at weights alone, got {criterion!r}; use GradualPruning with "
                 "granularity Channel(), at the command line strategy=gmp granularity=filter"
             )
         self.schedule = Constant() if schedule is None else schedule

@@ -9,12 +9,11 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_prune.callbacks.pruner import pruners
-from lightning_prune.graph.tracing import ExampleInput, holder
+from lightning_prune.graph import ExampleInput, holder
+from lightning_prune.pruning import layer_weights
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.pruning.prunable_weights import layer_weights
-from lightning_prune.slimming.channels.coupling import Coupling, Group, couple
-from lightning_prune.training.example_input import batch_input, given_input
-from lightning_prune.training.order import Place, Placed
+from lightning_prune.slimming import Coupling, Group, couple
+from lightning_prune.training import Place, Placed, batch_input, given_input
 
 
 class SparsityMonitor(Placed):

@@ -9,10 +9,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import ExampleInput
-from lightning_prune.pruning.granularities.granularity import Granularity
-from lightning_prune.training.loss_terms import LossTerm, Term, add_term
-from lightning_prune.training.timeline import Moment, Timeline, check_moment, in_steps
+from lightning_prune.graph import ExampleInput
+from lightning_prune.pruning import Granularity
+from lightning_prune.training import LossTerm, Moment, Term, Timeline, add_term, check_moment, in_steps
 
 
 class TimedPruner(Pruner):

@@ -12,15 +12,10 @@ from torch.optim import Optimizer
 from lightning_prune.callbacks.pruner import Pruner, pruners
 from lightning_prune.callbacks.quantization_aware_training import QuantizationAwareTraining
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import holder
+from lightning_prune.graph import holder
+from lightning_prune.pruning import Initialization, SharedWeights, by_layer, cluster, prunable_weights
 from lightning_prune.pruning.granularities.element import Element
-from lightning_prune.pruning.layer_patterns import by_layer
-from lightning_prune.pruning.prunable_weights import prunable_weights
-from lightning_prune.pruning.value_sharing import Initialization, SharedWeights, cluster
-from lightning_prune.training.arguments import instance, one_of
-from lightning_prune.training.order import Place, Placed
-from lightning_prune.training.process_agreement import check_agreement
-from lightning_prune.training.timeline import Moment, check_moment, in_steps
+from lightning_prune.training import Moment, Place, Placed, check_agreement, check_moment, in_steps, instance, one_of
 
 _MOST_BITS = 8
 _CONVOLUTION_BITS, _LINEAR_BITS = 8, 5
@@ -32,7 +27,7 @@ class WeightSharing(Pruner):
 
     At `begin` the weights of a layer that are not zero are sorted into clusters of about the same value by k-means, and
     become that of their cluster. From then on they stay together: each cluster moves as one, and zeros stay zeros.
-    Beside a pruner, `[MagnitudePruning(...), WeightSharing()]`, this is Deep Compression; it waits until nothing more
+    Beside a pruner, `[GradualPruning(...), WeightSharing()]`, this is Deep Compression; it waits until nothing more
     is pruned. `lightning_prune.export.packed.write_packed` writes what comes out of it as a small file.
 
     Parameters keep their names, shapes and optimizers: before a step each weight gets the gradient of the value that it

@@ -1,1 +1,6 @@
 """Functions that return a LightningDataModule; one file a data set."""
+
+from lightning_prune.data.images import Images
+from lightning_prune.data.in_memory import InMemoryImages
+
+__all__ = ["Images", "InMemoryImages"]

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from torch.optim import LBFGS, Optimizer
 
 from lightning_prune.errors import InputError
-from lightning_prune.training.gradient_averaging import average_gradients
-from lightning_prune.training.loop_state import moved
+from lightning_prune.training import average_gradients, moved
 
 
 class Adapter(nn.Module):

@@ -16,11 +16,8 @@ from lightning_prune.distillation.logits import are_logits, check_logits
 from lightning_prune.distillation.step_recorder import Call, StepRecorder, submodule
 from lightning_prune.distillation.teacher_network import frozen_copy, refuse_different, refuse_shared
 from lightning_prune.errors import InputError
-from lightning_prune.export.weight_files import copy_weights, fingerprint, load_weights
-from lightning_prune.training.arguments import instance
-from lightning_prune.training.example_input import given_input
-from lightning_prune.training.sharded_strategies import refuse_sharding
-from lightning_prune.training.undisturbed import undisturbed
+from lightning_prune.export import copy_weights, fingerprint, load_weights
+from lightning_prune.training import given_input, instance, refuse_sharding, undisturbed
 
 
 class Teacher:

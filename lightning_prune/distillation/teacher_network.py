@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.quantization.quantize import release
+from lightning_prune.quantization import release
 
 
 def frozen_copy(student: nn.Module) -> nn.Module:

@@ -14,10 +14,9 @@ from lightning_prune.export.onnx_file import beside, quiet, write_exported_progr
 from lightning_prune.export.onnx_session import run, session
 from lightning_prune.export.packed import load_packed, write_packed
 from lightning_prune.export.verification import noise_like, output_tensors
-from lightning_prune.graph.tracing import ExampleInput, as_arguments, evaluating
-from lightning_prune.quantization.quantize import dequantize
-from lightning_prune.quantization.quantized_network import quantization_of
-from lightning_prune.slimming.surgery import copy_of
+from lightning_prune.graph import ExampleInput, as_arguments, evaluating
+from lightning_prune.quantization import dequantize, quantization_of
+from lightning_prune.slimming import copy_of
 
 Network = Callable[[Tensor], Tensor]
 """From a batch to what the network in a file makes of it, on the CPU."""

@@ -7,10 +7,8 @@ from typing import TypeVar
 from torch import nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import ExampleInput, as_arguments, evaluating
-from lightning_prune.quantization.integer_layers import FrozenActivation, IntegerLayer
-from lightning_prune.quantization.quantize import quantize
-from lightning_prune.quantization.quantized_network import Quantization, quantization_of
+from lightning_prune.graph import ExampleInput, as_arguments, evaluating
+from lightning_prune.quantization import FrozenActivation, IntegerLayer, Quantization, quantization_of, quantize
 from lightning_prune.quantization.quantizers.affine import Affine, AffineActivation
 
 Model = TypeVar("Model", bound=nn.Module)

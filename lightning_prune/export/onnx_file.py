@@ -16,10 +16,9 @@ from torch.export import Dim, ExportedProgram
 from lightning_prune.errors import InputError
 from lightning_prune.export.onnx_session import require_onnx, run, session
 from lightning_prune.export.verification import Run, difference, noise_like, output_names, output_tensors, rounded_names
-from lightning_prune.graph.tracing import ExampleInput, as_arguments, evaluating, stored_tensors
-from lightning_prune.quantization.integer_layers import IntegerLayer, scaled
-from lightning_prune.quantization.quantized_network import quantization_of
-from lightning_prune.slimming.surgery import copy_of
+from lightning_prune.graph import ExampleInput, as_arguments, evaluating, stored_tensors
+from lightning_prune.quantization import IntegerLayer, quantization_of, scaled
+from lightning_prune.slimming import copy_of
 
 _BATCH_SIZES = (1, 3)
 """Those with which a file is tried out."""

@@ -10,8 +10,7 @@ from onnxscript import ir, opset20
 from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
 # For their operators.
-import lightning_prune.quantization.integer_layers
-import lightning_prune.quantization.quantizers.rounding  # noqa: F401
+import lightning_prune.quantization  # noqa: F401
 
 OPSET = 20
 """The version of the operators that files are written in."""

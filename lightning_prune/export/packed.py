@@ -24,8 +24,7 @@ from lightning_prune.export import tensor_codes
 from lightning_prune.export.byte_stream import Reader, varint
 from lightning_prune.export.packed_tensor import PackedTensor, Sizes, from_bytes, to_bytes
 from lightning_prune.export.plain_tree import flatten, named, restore
-from lightning_prune.slimming.slim_files import load_slim_state, slim_state
-from lightning_prune.slimming.surgery import Model
+from lightning_prune.slimming import Model, load_slim_state, slim_state
 
 _MAGIC = b"LPZ\x01"
 _DIGEST = hashlib.sha256().digest_size
@@ -55,7 +54,7 @@ class PackedSizes(NamedTuple):
 def write_packed(model: nn.Module, path: str | os.PathLike[str], *, build: Mapping[str, Any] | None = None) -> None:
     """Write a network as one small file: its weights, and what `load_packed` needs to rebuild a slim one.
 
-    What makes it small are zeros and few different values, as `MagnitudePruning` and `WeightSharing` leave them. It is
+    What makes it small are zeros and few different values, as `GradualPruning` and `WeightSharing` leave them. It is
     read again and compared, bit by bit, before it takes the place of a file that is already there.
 
     Args:

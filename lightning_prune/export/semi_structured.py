@@ -12,11 +12,10 @@ from torch.nn import functional as F
 from torch.sparse import SparseSemiStructuredTensorCUSPARSELT, SparseSemiStructuredTensorCUTLASS
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import ExampleInput, as_arguments, evaluating, stored_tensors
+from lightning_prune.graph import ExampleInput, as_arguments, evaluating, stored_tensors
 from lightning_prune.pruning.granularities.n_m import NM
-from lightning_prune.reporting.profiling import latencies_ms
-from lightning_prune.slimming.proof import holds, prove
-from lightning_prune.slimming.surgery import Model, copy_of
+from lightning_prune.reporting import latencies_ms
+from lightning_prune.slimming import Model, copy_of, holds, prove
 
 log = logging.getLogger(__name__)
 

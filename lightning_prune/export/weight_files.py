@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
 from lightning_prune.export.packed import read_packed
-from lightning_prune.slimming.slim_files import load_slim_state
+from lightning_prune.slimming import load_slim_state
 
 State = dict[str, Tensor]
 

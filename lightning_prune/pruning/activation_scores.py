@@ -10,9 +10,8 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Interpreter, Node
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.interception import suspended
-from lightning_prune.graph.tracing import evaluating, export, stored_tensors
-from lightning_prune.slimming.channels.coupling import Group, trace
+from lightning_prune.graph import evaluating, export, stored_tensors, suspended
+from lightning_prune.slimming import Group, trace
 
 
 class Activations:

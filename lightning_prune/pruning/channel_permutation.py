@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import ExampleInput, stored_tensors
+from lightning_prune.graph import ExampleInput, stored_tensors
 from lightning_prune.pruning.granularities.n_m import NM
-from lightning_prune.slimming.channels.coupling import Coupling, couple
-from lightning_prune.slimming.channels.groups import Group, Member
-from lightning_prune.slimming.proof import holds, prove
+from lightning_prune.slimming import Coupling, Group, Member, couple, holds, prove
 
 log = logging.getLogger(__name__)
 

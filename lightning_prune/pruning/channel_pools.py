@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.pools import FILTERS, ChannelPool, Pool
-from lightning_prune.slimming.prunable_groups import prunable_groups
+from lightning_prune.slimming import prunable_groups
 
 log = logging.getLogger(__name__)
 

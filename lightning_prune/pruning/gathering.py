@@ -10,7 +10,7 @@ from lightning_prune.pruning.activation_scores import Activations
 from lightning_prune.pruning.criteria.criterion import Criterion
 from lightning_prune.pruning.gradient_scores import first_order, second_order
 from lightning_prune.pruning.pools import ChannelPool, Pool
-from lightning_prune.training.example_input import batch_input
+from lightning_prune.training import batch_input
 
 
 class Gathering:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import holder
+from lightning_prune.graph import holder
 from lightning_prune.pruning.criteria.criterion import Part
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.granularities.granularity import Granularity
 from lightning_prune.pruning.prunable_weights import prunable_weights
-from lightning_prune.slimming.channels.groups import Group, Member
+from lightning_prune.slimming import Group, Member
 
 Reads = tuple[tuple[Part, ...], ...]
 """The parts of a channel that a criterion scores; see `Criterion.reads`."""

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from lightning_prune.graph.tracing import evaluating, holder
+from lightning_prune.graph import evaluating, holder
 
 _NOT_PRUNED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _NormBase, nn.PReLU)
 

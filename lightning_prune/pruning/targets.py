@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import holder
+from lightning_prune.graph import holder
 from lightning_prune.pruning.channel_pools import channel_pools
 from lightning_prune.pruning.counts import check_sparsity
 from lightning_prune.pruning.criteria.criterion import Criterion
@@ -19,7 +19,7 @@ from lightning_prune.pruning.layer_patterns import by_layer, check_each
 from lightning_prune.pruning.pools import Pool, WeightPool, weight_pools
 from lightning_prune.pruning.prunable_weights import depthwise_layers, layer_weights
 from lightning_prune.pruning.selection import Scope
-from lightning_prune.training.arguments import instance, one_of
+from lightning_prune.training import instance, one_of
 
 log = logging.getLogger(__name__)
 

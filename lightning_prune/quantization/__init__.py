@@ -1,1 +1,18 @@
 """Networks that compute with rounded numbers."""
+
+from lightning_prune.quantization.integer_layers import FrozenActivation, IntegerLayer, scaled
+from lightning_prune.quantization.quantize import dequantize, quantize, release
+from lightning_prune.quantization.quantized_network import Quantization, quantization_of
+from lightning_prune.quantization.quantizers.quantizer import Quantizer
+
+__all__ = [
+    "FrozenActivation",
+    "IntegerLayer",
+    "Quantization",
+    "Quantizer",
+    "dequantize",
+    "quantization_of",
+    "quantize",
+    "release",
+    "scaled",
+]

@@ -17,9 +17,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-from lightning_prune.graph.dataflow import Flow, called
-from lightning_prune.graph.interception import Function, Interceptor
-from lightning_prune.graph.tracing import ExampleInput, export
+from lightning_prune.graph import ExampleInput, Flow, Function, Interceptor, called, export
 from lightning_prune.quantization.rounding_sites import BatchNorm, LayerSite, Placement, Tensors
 
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import ExampleInput, stored_tensors
+from lightning_prune.graph import ExampleInput, stored_tensors
 from lightning_prune.quantization.placement import place
 from lightning_prune.quantization.quantized_network import NAME, Quantization, quantization_of, tensor_in_use
 from lightning_prune.quantization.quantizers.quantizer import Activation, Layer, Quantizer

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.interception import Function, Interceptor, interceptor_of
+from lightning_prune.graph import Function, Interceptor, interceptor_of
 from lightning_prune.quantization.integer_layers import FrozenNorm, Integers, as_integers
 from lightning_prune.quantization.quantizers.affine import AffineActivation, AffineWeight
 from lightning_prune.quantization.quantizers.quantizer import Activation, Layer

@@ -1,1 +1,34 @@
 """What is measured and shown: costs, tables, pictures."""
+
+from lightning_prune.reporting.group_plot import draw_groups
+from lightning_prune.reporting.profiling import latencies_ms, macs, profile, profile_all
+from lightning_prune.reporting.report import (
+    EXPORTED,
+    EndTable,
+    Json,
+    Row,
+    in_words,
+    plot_curves,
+    read_metrics,
+    read_summary,
+    write_summary,
+)
+from lightning_prune.reporting.sweeps import sweep_report
+
+__all__ = [
+    "EXPORTED",
+    "EndTable",
+    "Json",
+    "Row",
+    "draw_groups",
+    "in_words",
+    "latencies_ms",
+    "macs",
+    "plot_curves",
+    "profile",
+    "profile_all",
+    "read_metrics",
+    "read_summary",
+    "sweep_report",
+    "write_summary",
+]

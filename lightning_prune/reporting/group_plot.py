@@ -1,19 +1,21 @@
 """A picture of the groups of channels of a model: its layers below each other, crossed by the groups as columns."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from typing import TYPE_CHECKING
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import holder
-from lightning_prune.slimming.channels.channel_walk import Role
-from lightning_prune.slimming.channels.groups import Group
-from lightning_prune.slimming.prunable_groups import PrunableGroups
+from lightning_prune.graph import holder
+from lightning_prune.slimming import Group, PrunableGroups, Role
+
+if TYPE_CHECKING:  # drawing alone needs it, and whoever imports this package may not draw
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 
 _WRITES, _OWNED, _READS, _STAYS = "writes the unit", "scale, shift or bias of it", "reads it", "stays, and why"
 """What a layer is to a group."""
@@ -61,7 +63,7 @@ class _Row:
         text = "; ".join(texts)
         return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
-    def joins(self, above: "_Row") -> bool:
+    def joins(self, above: _Row) -> bool:
         """Return whether one of two rows is only there for just the channels that the other writes, or reads.
 
         A normalization is, of the layer before or behind it.
@@ -78,7 +80,7 @@ class _Row:
         """Return the groups to which the layers are this."""
         return {group for group, parts in self.parts.items() if part in parts}
 
-    def join(self, other: "_Row") -> None:
+    def join(self, other: _Row) -> None:
         """Take in the layers of another row."""
         self.layers += other.layers
         self.stays |= other.stays
@@ -121,6 +123,8 @@ def _figure(groups: PrunableGroups, title: str) -> Figure:
     right = 1.1 + letter * max(len(row.reason) for row in rows)
     lane = min(0.9 if count <= 14 else 0.66, (_MAX_INCHES - left - right) / max(count, 1))
     height, width = _TOP + line * len(rows) + _MARGIN, max(_MIN_WIDTH, left + lane * count + right)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=_DPI)
     axes = figure.add_axes((left / width, _MARGIN / height, 1 - left / width, line * len(rows) / height))
     axes.set(xlim=(0, (width - left) / lane), ylim=(len(rows) - 0.5, -0.5))
@@ -231,6 +235,8 @@ def _draw_stays(axes: Axes, rows: Sequence[_Row], count: int, size: float) -> No
 def _fill(axes: Axes, left: float, width: float, first: int, last: int, thickness: float, color: str) -> None:
     """Colour a part of some rows; what is drawn later is on top."""
     place = (left, first - thickness / 2)
+    from matplotlib.patches import Rectangle
+
     axes.add_patch(Rectangle(place, width, last - first + thickness, facecolor=color, linewidth=0))
 
 
@@ -247,6 +253,8 @@ def _draw_head(figure: Figure, groups: PrunableGroups, title: str) -> None:
     summary = f"{len(groups)} groups, {units:,} units in all; 3: 64 at the top of a column is group 3, with 64 units"
     figure.text(left, 1 - 0.1 / height, title, va="top", size=13, weight="bold", color=_INK, parse_math=False)
     figure.text(left, 1 - 0.39 / height, summary, va="top", size=9, color=_SOFT)
+    from matplotlib.patches import Patch
+
     keys = [Patch(color=color, label=part) for part, color in _COLORS.items()]
     place, style = (left, 1 - 0.58 / height), {"fontsize": 9, "frameon": False, "handlelength": 1.0}
     figure.legend(keys, list(_COLORS), loc="upper left", bbox_to_anchor=place, ncols=4, borderpad=0, **style)

@@ -1,17 +1,20 @@
 """Pictures of finished runs, drawn without pyplot and its global state."""
 
+from __future__ import annotations
+
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-
-from matplotlib import patheffects
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from typing import TYPE_CHECKING
 
 from lightning_prune.errors import InputError
+
+if TYPE_CHECKING:  # drawing alone needs it, and whoever imports this package may not draw
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 
 Curves = dict[str, dict[int, float]]
 """Values by metric, then by the number of epochs finished."""
@@ -64,6 +67,8 @@ def draw_curves(
         wanted = ", ".join(line.metric for lines in _PANELS.values() for line in lines)
         raise InputError(f"expected finite values of one of {wanted}, got {', '.join(curves) or 'no metrics'}")
     count = len(panels)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 1.6 + 2.1 * count), dpi=_DPI, layout="constrained")
     grid: list[Axes] = [*figure.subplots(count, 1, sharex=True, squeeze=False, height_ratios=(3, 2)[:count])[:, 0]]
     for axes, (heading, lines) in zip(grid, panels.items(), strict=True):
@@ -113,6 +118,8 @@ def _set_epochs(grid: Sequence[Axes], epochs: Sequence[int]) -> None:
     first, last = min(epochs), max(epochs)
     margin = 0.012 * (last - first) or 0.5
     grid[0].set_xlim(first - margin, last + margin)
+    from matplotlib.ticker import MaxNLocator
+
     grid[0].xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
@@ -185,6 +192,9 @@ def draw_sweep(
         legend: What `Point.series` is.
         baseline: Accuracy of the dense model, in [0, 1]; None if it is not known.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
     figure = Figure(figsize=(8, 5.4), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     _style(axes, "Test accuracy of the slim model")
@@ -242,11 +252,15 @@ def _draw_front(axes: Axes, means: Mapping[tuple[float, float], tuple[str, str]]
 
 def _annotate(axes: Axes, text: str, position: tuple[float, float], color: str) -> None:
     label = axes.annotate(text, position, (-6, 6), textcoords="offset points", ha="right", zorder=7, parse_math=False)
+    from matplotlib import patheffects
+
     halo = patheffects.withStroke(linewidth=2.5, foreground="white")
     label.set(fontsize=9, color=color, path_effects=[halo])
 
 
 def _style(axes: Axes, heading: str) -> None:
+    from matplotlib.ticker import PercentFormatter
+
     axes.set_title(heading, loc="left", fontsize=10, color=_INK)
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.grid(color="#E4E4E4", lw=0.7)

@@ -13,7 +13,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import ExampleInput, as_arguments
+from lightning_prune.graph import ExampleInput, as_arguments
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from lightning_prune.callbacks.best_pruned_checkpoint import BestPrunedCheckpoint
+from lightning_prune.callbacks import BestPrunedCheckpoint
 from lightning_prune.errors import InputError
-from lightning_prune.export.weight_files import difference
+from lightning_prune.export import difference
 
 FOLDER = "checkpoints"
 

@@ -12,13 +12,12 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from rich.console import Console
 from torch import Tensor
 
-from lightning_prune.callbacks.pruner import Pruner
-from lightning_prune.graph.interception import suspended
-from lightning_prune.quantization.quantized_network import quantization_of
-from lightning_prune.reporting.profiling import profile_all
-from lightning_prune.reporting.report import EndTable, Json, Row, in_words, plot_curves, write_summary
-from lightning_prune.slimming.slim import slimmed
-from lightning_prune.training.order import Placed
+from lightning_prune.callbacks import Pruner
+from lightning_prune.graph import suspended
+from lightning_prune.quantization import quantization_of
+from lightning_prune.reporting import EndTable, Json, Row, in_words, plot_curves, profile_all, write_summary
+from lightning_prune.slimming import slimmed
+from lightning_prune.training import Placed
 
 Module = TypeVar("Module", bound=LightningModule)
 

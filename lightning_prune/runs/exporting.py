@@ -5,9 +5,8 @@ from pathlib import Path
 from torch import Tensor
 
 from lightning_prune.errors import InputError
-from lightning_prune.export.formats import FORMATS, opened, write
-from lightning_prune.export.onnx_session import require_onnx
-from lightning_prune.reporting.report import EXPORTED
+from lightning_prune.export import FORMATS, opened, require_onnx, write
+from lightning_prune.reporting import EXPORTED
 from lightning_prune.runs.comparison import Comparison
 
 

@@ -8,14 +8,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 
-from lightning_prune.callbacks.held_zeros import HeldZeros, nonzeros
-from lightning_prune.callbacks.inherited_momentum import InheritedMomentum
-from lightning_prune.callbacks.slim_widths import SlimWidths
-from lightning_prune.reporting.profiling import macs
+from lightning_prune.callbacks import HeldZeros, InheritedMomentum, SlimWidths, nonzeros
+from lightning_prune.reporting import macs
 from lightning_prune.runs.checkpoints import best_checkpoint
 from lightning_prune.runs.scratch import begin_anew, epochs_of_same_compute
-from lightning_prune.slimming.optimizer_state import slice_state
-from lightning_prune.slimming.slim_files import load_slim
+from lightning_prune.slimming import load_slim, slice_state
 
 Module = TypeVar("Module", bound=LightningModule)
 

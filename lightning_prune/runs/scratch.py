@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from lightning_prune.graph.tracing import holder
+from lightning_prune.graph import holder
 
 
 def begin_anew(small: nn.Module, fresh: nn.Module) -> None:

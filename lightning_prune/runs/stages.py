@@ -11,8 +11,7 @@ import torch
 from lightning.pytorch import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_prune.callbacks.pruner import Pruner
-from lightning_prune.callbacks.quantization_aware_training import QuantizationAwareTraining
+from lightning_prune.callbacks import Pruner, QuantizationAwareTraining
 from lightning_prune.errors import InputError
 from lightning_prune.runs.checkpoints import best_checkpoint
 from lightning_prune.runs.exporting import check_format

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import ExampleInput, as_arguments, evaluating, stored_tensors
+from lightning_prune.graph import ExampleInput, as_arguments, evaluating, stored_tensors
 from lightning_prune.slimming.surgery import Model, copy_of
 
 Proof = list[tuple[tuple[Tensor, ...], list[Tensor]]]

@@ -9,8 +9,7 @@ from typing import overload
 import torch
 from torch import nn
 
-from lightning_prune.graph.interception import suspended
-from lightning_prune.graph.tracing import ExampleInput, export, stored_tensors
+from lightning_prune.graph import ExampleInput, export, stored_tensors, suspended
 from lightning_prune.slimming.channels.coupling import trace
 from lightning_prune.slimming.channels.groups import Group, Member, Residual
 from lightning_prune.slimming.proof import prove

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.interception import suspended
-from lightning_prune.graph.tracing import ExampleInput, holder, stored_tensors
+from lightning_prune.graph import ExampleInput, holder, stored_tensors, suspended
 from lightning_prune.slimming.channels.blocks import Structure
 from lightning_prune.slimming.channels.coupling import Coupling, couple
 from lightning_prune.slimming.proof import Proof, failure, holds, prove, twin

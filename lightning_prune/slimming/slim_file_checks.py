@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import stored_tensors
+from lightning_prune.graph import stored_tensors
 from lightning_prune.slimming.zero_modules import Gone, Nothing
 
 

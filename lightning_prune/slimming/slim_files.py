@@ -32,7 +32,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.quantization.quantized_network import quantization_of
+from lightning_prune.quantization import quantization_of
 from lightning_prune.slimming.slim_file_checks import (
     check_fit,
     check_widths,

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import holder, one_thread, stored_tensors
+from lightning_prune.graph import holder, one_thread, stored_tensors
 from lightning_prune.slimming.channels.blocks import Structure
 from lightning_prune.slimming.channels.coupling import Coupling
 from lightning_prune.slimming.channels.replacements import Replacement

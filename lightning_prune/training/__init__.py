@@ -1,1 +1,52 @@
 """What any callback needs of a Trainer: order, moments, loss terms, state, agreement of processes."""
+
+from lightning_prune.training.arguments import at_least_zero, instance, one_of, positive
+from lightning_prune.training.epoch_means import EpochMeans
+from lightning_prune.training.example_input import batch_input, given_input
+from lightning_prune.training.gradient_averaging import average_gradients
+from lightning_prune.training.loop_state import finish_batch, forget_loaders, internals, loop_state, moved, restore_loop
+from lightning_prune.training.loss_terms import LossTerm, Term, add_term
+from lightning_prune.training.order import Place, Placed, check_together
+from lightning_prune.training.process_agreement import check_agreement
+from lightning_prune.training.random_state import random_state, set_random_state
+from lightning_prune.training.rewinding import Rewind, rewind, snapshot
+from lightning_prune.training.run_length import total_epochs
+from lightning_prune.training.sharded_strategies import refuse_sharding
+from lightning_prune.training.timeline import Moment, Timeline, check_moment, in_steps
+from lightning_prune.training.undisturbed import undisturbed
+
+__all__ = [
+    "EpochMeans",
+    "LossTerm",
+    "Moment",
+    "Place",
+    "Placed",
+    "Rewind",
+    "Term",
+    "Timeline",
+    "add_term",
+    "at_least_zero",
+    "average_gradients",
+    "batch_input",
+    "check_agreement",
+    "check_moment",
+    "check_together",
+    "finish_batch",
+    "forget_loaders",
+    "given_input",
+    "in_steps",
+    "instance",
+    "internals",
+    "loop_state",
+    "moved",
+    "one_of",
+    "positive",
+    "random_state",
+    "refuse_sharding",
+    "restore_loop",
+    "rewind",
+    "set_random_state",
+    "snapshot",
+    "total_epochs",
+    "undisturbed",
+]

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.tracing import as_arguments
+from lightning_prune.graph import as_arguments
 
 
 def given_input(module: LightningModule, example_input: Any) -> tuple[Tensor, ...] | None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_prune import MagnitudePruning, slim
+from lightning_prune import GradualPruning, slim
 from lightning_prune.callbacks.admm_pruning import ADMMPruning
 from lightning_prune.callbacks.exact_resume import ExactResume
 from lightning_prune.errors import InputError
@@ -439,7 +439,7 @@ def test_removed_channels_leave_an_equal_slim_model(residual: Literal["coupled",
 
 def test_it_works_beside_another_pruner_and_on_bfloat16() -> None:
     module = seeded()
-    channels = MagnitudePruning(0.5, granularity=Channel(), begin=2, end=8, every=2)
+    channels = GradualPruning(0.5, granularity=Channel(), begin=2, end=8, every=2)
     elements = ADMMPruning({"body.*": 0.6}, rho=0.1, begin=2, end=12, every=2)
     fit(module, elements, channels, precision="bf16-true")
     assert elements.masks is not None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_prune import GALPruning, KnowledgeDistillation, MagnitudePruning, SoftFilterPruning, slim
+from lightning_prune import GALPruning, GradualPruning, KnowledgeDistillation, SoftFilterPruning, slim
 from lightning_prune.callbacks.exact_resume import ExactResume
 from lightning_prune.errors import InputError
 from lightning_prune.models.googlenet import Inception
@@ -210,7 +210,7 @@ def test_what_cannot_work_is_refused_before_training() -> None:
 
     refused("expected a sparsity that removes at least one of the 5 structures", GALPruning(sparsity=0.05))
     refused("expected GALPruning without SoftFilterPruning beside it: the search", GALPruning(), SoftFilterPruning(0.4))
-    refused("expected GALPruning without MagnitudePruning beside it: the search", MagnitudePruning(0.4), GALPruning())
+    refused("expected GALPruning without GradualPruning beside it: the search", GradualPruning(0.4), GALPruning())
     refused("expected GALPruning without KnowledgeDistillation beside it: the", GALPruning(), KnowledgeDistillation())
     refused("another architecture", GALPruning(ResNet((1, 1, 1))))
     refused(

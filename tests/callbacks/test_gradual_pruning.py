@@ -1,4 +1,4 @@
-"""MagnitudePruning against independent implementations, numbers worked by hand and the published integers."""
+"""GradualPruning against independent implementations, numbers worked by hand and the published integers."""
 
 import copy
 import math
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.utils import prune as torch_prune
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_prune import MagnitudePruning, SoftFilterPruning, slim
+from lightning_prune import GradualPruning, SoftFilterPruning, slim
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.criteria.apoz import APoZ
 from lightning_prune.pruning.criteria.batch_norm_scale import BatchNormScale
@@ -115,7 +115,7 @@ class Record(Callback):
 
 def test_every_step_has_exactly_the_zeros_of_the_cubic_schedule() -> None:
     record = Record()
-    fitted(MagnitudePruning(0.9, begin=3, end=15, every=4), record)
+    fitted(GradualPruning(0.9, begin=3, end=15, every=4), record)
     n = 16 * 8 * 9
     wanted, current = [], 0
     for step in range(1, 21):
@@ -130,7 +130,7 @@ def test_every_step_has_exactly_the_zeros_of_the_cubic_schedule() -> None:
 def test_masks_only_grow_and_hold_weights_and_momentum() -> None:
     for optimizer in ("sgd", "adam"):
         record = Record()
-        fitted(MagnitudePruning(0.8, begin=0.1, end=0.6, every=2), record, module=Net(optimizer))
+        fitted(GradualPruning(0.8, begin=0.1, end=0.6, every=2), record, module=Net(optimizer))
         for before, after in pairwise(record.weights):
             assert ((before["last.weight"] == 0) <= (after["last.weight"] == 0)).all()
         for weights, momenta in zip(record.weights, record.momenta, strict=True):
@@ -141,7 +141,7 @@ def test_masks_only_grow_and_hold_weights_and_momentum() -> None:
 
 def test_gradient_accumulation_counts_optimizer_steps() -> None:
     record = Record()
-    fitted(MagnitudePruning(0.5, begin=2, end=4, every=1, schedule=OneShot()), record, accumulate_grad_batches=3)
+    fitted(GradualPruning(0.5, begin=2, end=4, every=1, schedule=OneShot()), record, accumulate_grad_batches=3)
     zeros = record.zeros("head.weight")
     assert zeros[:5] == [0] * 5  # five batches are one step
     assert zeros[5:] == [24] * 15
@@ -158,14 +158,14 @@ def test_an_end_off_the_grid_still_gets_its_choice() -> None:
 
 def test_fractions_of_the_run_are_steps() -> None:
     one, two = Record(), Record()
-    fitted(MagnitudePruning(0.9, begin=0.25, end=0.75, every=0.1), one)
-    fitted(MagnitudePruning(0.9, begin=5, end=15, every=2), two)
+    fitted(GradualPruning(0.9, begin=0.25, end=0.75, every=0.1), one)
+    fitted(GradualPruning(0.9, begin=5, end=15, every=2), two)
     assert one.zeros("last.weight") == two.zeros("last.weight")
 
 
 def test_soft_pruning_lets_weights_grow_back_until_its_end() -> None:
     record = Record()
-    callback = MagnitudePruning(0.5, begin=2, end=10, every=4, schedule=OneShot(), soft=True)
+    callback = GradualPruning(0.5, begin=2, end=10, every=4, schedule=OneShot(), soft=True)
     fitted(callback, record)
     zeros = record.zeros("last.weight")
     half = 12 * 16 * 9 // 2
@@ -185,7 +185,7 @@ def pruned_at_once(granularity: Any = None, **options: Any) -> tuple[LightningMo
     module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.0)  # type: ignore[method-assign]
     before = copy.deepcopy(module)
     options = {"begin": 0, "end": 0, "skip": (), **options}
-    quiet_trainer(MagnitudePruning(granularity=granularity, **options), max_epochs=1, limit_train_batches=1).fit(
+    quiet_trainer(GradualPruning(granularity=granularity, **options), max_epochs=1, limit_train_batches=1).fit(
         module, data()
     )
     return before, module
@@ -241,7 +241,7 @@ def test_whole_units_go_and_their_number_is_exact(granularity: Any) -> None:
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (4, 8), (1, 4)])
 def test_n_of_m_input_channels_stay_also_by_and_by(n: int, m: int) -> None:
     record = Record()
-    module = fitted(MagnitudePruning(granularity=NM(n, m), begin=2, end=12, every=2), record)
+    module = fitted(GradualPruning(granularity=NM(n, m), begin=2, end=12, every=2), record)
     for name in ("middle", "last"):
         kept = (module.get_submodule(name).weight != 0).permute(2, 3, 0, 1).reshape(-1, m).sum(dim=1)
         assert (kept == n).all()
@@ -253,7 +253,7 @@ def test_n_of_m_input_channels_stay_also_by_and_by(n: int, m: int) -> None:
 
 def test_patterns_by_and_by_are_patterns_in_the_end() -> None:
     record = Record()
-    module = fitted(MagnitudePruning(granularity=Pattern(), begin=2, end=12, every=2), record)
+    module = fitted(GradualPruning(granularity=Pattern(), begin=2, end=12, every=2), record)
     for weight in (module.middle.weight, module.last.weight):
         for kernel in (weight.detach() != 0).reshape(-1, 9):
             assert tuple(kernel.nonzero().reshape(-1).tolist()) in SCP4
@@ -261,8 +261,8 @@ def test_patterns_by_and_by_are_patterns_in_the_end() -> None:
 
 
 def test_patterns_and_kernels_combine() -> None:
-    patterns = MagnitudePruning(granularity=Pattern(), begin=2, end=8, every=2)
-    kernels = MagnitudePruning(0.6, granularity=Kernel(), begin=4, end=12, every=2)
+    patterns = GradualPruning(granularity=Pattern(), begin=2, end=8, every=2)
+    kernels = GradualPruning(0.6, granularity=Kernel(), begin=4, end=12, every=2)
     module = fitted(patterns, kernels)
     histogram = Pattern().histogram([module.middle.weight, module.last.weight])
     assert histogram.others == 0
@@ -270,7 +270,7 @@ def test_patterns_and_kernels_combine() -> None:
 
 
 def test_filters_and_weights_combine() -> None:
-    module = fitted(SoftFilterPruning(0.5), MagnitudePruning(0.8, begin=2, end=8), max_epochs=4)
+    module = fitted(SoftFilterPruning(0.5), GradualPruning(0.8, begin=2, end=8), max_epochs=4)
     small = slim(module, torch.randn(2, 3, 8, 8))
     assert small.middle.out_channels == 8
     assert (module.middle.weight == 0).float().mean() > 0.8
@@ -359,7 +359,7 @@ class Watch(Callback):
 def test_taylor_averages_the_last_steps_and_remembers() -> None:
     watch, record = Watch(), Record()
     fitted(
-        MagnitudePruning(0.5, criterion=Taylor(), begin=4, end=8, every=4, gather=3, schedule=Cubic(exponent=1)),
+        GradualPruning(0.5, criterion=Taylor(), begin=4, end=8, every=4, gather=3, schedule=Cubic(exponent=1)),
         watch,
         record,
         max_epochs=1,
@@ -374,7 +374,7 @@ def test_taylor_averages_the_last_steps_and_remembers() -> None:
 
 def test_movement_sums_up_the_whole_run() -> None:
     watch, record = Watch(), Record()
-    fitted(MagnitudePruning(0.5, criterion=Movement(), begin=6, end=6, gather=2), watch, record, max_epochs=1)
+    fitted(GradualPruning(0.5, criterion=Movement(), begin=6, end=6, gather=2), watch, record, max_epochs=1)
     scores = -torch.stack([products["last.weight"] for products in watch.products[:6]]).sum(0).reshape(-1)
     wanted = torch.zeros(len(scores), dtype=torch.bool)
     wanted[scores.argsort(stable=True)[: len(scores) // 2]] = True
@@ -383,7 +383,7 @@ def test_movement_sums_up_the_whole_run() -> None:
 
 def test_the_gate_form_reads_the_norm_where_there_is_one() -> None:
     watch, record = Watch(), Record()
-    callback = MagnitudePruning(
+    callback = GradualPruning(
         0.5, granularity=Channel(), criterion=GateTaylor(), begin=2, end=2, gather=1, skip=(), schedule=OneShot()
     )
     fitted(callback, watch, record, max_epochs=1)
@@ -402,7 +402,7 @@ def test_activations_are_those_behind_the_activation_function_in_eval_mode() -> 
         module.middle.bias += torch.linspace(-0.5, 0.5, 16)
     batches = [batch for batch, _ in data()]
     record = Record()
-    callback = MagnitudePruning(
+    callback = GradualPruning(
         0.5, granularity=Channel(), criterion=APoZ(), begin=1, end=1, gather=1, skip=(), example_input=batches[0]
     )
     untouched = copy.deepcopy(module).eval()
@@ -437,12 +437,12 @@ def test_curvature_is_unbiased() -> None:
 
 
 def test_optimal_brain_damage_trains_and_leaves_the_loss_alone() -> None:
-    callback = MagnitudePruning(0.5, criterion=OptimalBrainDamage(), begin=4, end=8, every=2, gather=2)
+    callback = GradualPruning(0.5, criterion=OptimalBrainDamage(), begin=4, end=8, every=2, gather=2)
     module = fitted(callback)
     assert "training_step" not in vars(module)
     assert (module.last.weight == 0).sum() == 12 * 16 * 9 // 2
-    plain = fitted(MagnitudePruning(0.5, begin=19, end=19))
-    unused = fitted(MagnitudePruning(0.5, criterion=OptimalBrainDamage(), begin=19, end=19))
+    plain = fitted(GradualPruning(0.5, begin=19, end=19))
+    unused = fitted(GradualPruning(0.5, criterion=OptimalBrainDamage(), begin=19, end=19))
     assert torch.equal(plain.stem.bias, unused.stem.bias)  # looking at the curvature changes nothing
 
 
@@ -451,7 +451,7 @@ def test_optimal_brain_damage_trains_and_leaves_the_loss_alone() -> None:
 
 def test_a_lottery_ticket_goes_back_to_its_early_weights() -> None:
     record = Record()
-    callback = MagnitudePruning(
+    callback = GradualPruning(
         1 - 0.8**3,
         schedule=Iterative(3),
         scope="global",
@@ -481,7 +481,7 @@ def test_a_lottery_ticket_goes_back_to_its_early_weights() -> None:
 
 def test_the_learning_rate_alone_goes_back() -> None:
     record = Record()
-    callback = MagnitudePruning(
+    callback = GradualPruning(
         0.5, schedule=Iterative(2), begin=15, end=25, every=10, rewind="learning_rate", rewind_to=1
     )
     fitted(callback, record, max_epochs=4)
@@ -512,11 +512,11 @@ def test_the_learning_rate_alone_goes_back() -> None:
 def test_a_run_resumes_within_a_window_to_the_same_bits(options: dict[str, Any], tmp_path: Path) -> None:
     # The checkpoint after 20 of 40 steps falls within the gathering before the choice at step 24.
     options = {"sparsity": 0.6, "begin": 12, "end": 36, "every": 12, **options}
-    whole = fitted(MagnitudePruning(**options), max_epochs=4)
+    whole = fitted(GradualPruning(**options), max_epochs=4)
     checkpoint = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1)
-    fitted(MagnitudePruning(**options), checkpoint, max_epochs=4)
+    fitted(GradualPruning(**options), checkpoint, max_epochs=4)
     module = Net()
-    quiet_trainer(MagnitudePruning(**options), ModelCheckpoint(tmp_path), max_epochs=4).fit(
+    quiet_trainer(GradualPruning(**options), ModelCheckpoint(tmp_path), max_epochs=4).fit(
         module, data(), ckpt_path=tmp_path / "step=20.ckpt", weights_only=True
     )
     for name, tensor in whole.state_dict().items():
@@ -524,7 +524,7 @@ def test_a_run_resumes_within_a_window_to_the_same_bits(options: dict[str, Any],
 
 
 def test_two_prunings_in_one_run_keep_their_states_apart() -> None:
-    one, two = MagnitudePruning(granularity=Pattern()), MagnitudePruning(0.5, granularity=Kernel())
+    one, two = GradualPruning(granularity=Pattern()), GradualPruning(0.5, granularity=Kernel())
     assert one.state_key != two.state_key
 
 
@@ -556,7 +556,7 @@ class Disagree(Callback):
 
 def test_a_further_fit_goes_on_with_the_masks() -> None:
     for same in (True, False):
-        callback, record = MagnitudePruning(0.8), Record()
+        callback, record = GradualPruning(0.8), Record()
         module = fitted(callback)
         gone = module.last.weight == 0
         fit = quiet_trainer(callback, record, max_epochs=2)
@@ -574,10 +574,10 @@ def test_a_further_fit_goes_on_with_the_masks() -> None:
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_layers_that_no_longer_compete_stay_pruned(tmp_path: Path) -> None:
     checkpoint = ModelCheckpoint(tmp_path, "first")
-    module = fitted(MagnitudePruning(0.5, begin=2, end=4, skip=()), checkpoint)
+    module = fitted(GradualPruning(0.5, begin=2, end=4, skip=()), checkpoint)
     gone = module.stem.weight == 0
     again = Net()
-    callback = MagnitudePruning(0.8, begin=25, end=30)
+    callback = GradualPruning(0.8, begin=25, end=30)
     quiet_trainer(callback, checkpoint, max_epochs=4).fit(
         again, data(), ckpt_path=tmp_path / "first.ckpt", weights_only=True
     )
@@ -596,37 +596,37 @@ def test_averaged_weights_meet_the_masks_before_batch_norm_does() -> None:
 
     check = Check()
     averaging = StochasticWeightAveraging(5e-2, swa_epoch_start=0.2)
-    fitted(MagnitudePruning(0.9, end=0.5), averaging, check, max_epochs=5)
+    fitted(GradualPruning(0.9, end=0.5), averaging, check, max_epochs=5)
     assert min(check.sparsities[-BATCHES * 2 :]) == pytest.approx(0.9, abs=1e-3)  # with the epoch for batch norm
 
 
 @pytest.mark.parametrize("criterion", [Magnitude(), Taylor(), Movement()])
 def test_a_run_of_one_step_has_a_beginning_and_an_end(criterion: Any) -> None:
-    module = fitted(MagnitudePruning(0.5, criterion=criterion), max_epochs=1, limit_train_batches=1)
+    module = fitted(GradualPruning(0.5, criterion=criterion), max_epochs=1, limit_train_batches=1)
     assert (module.last.weight == 0).float().mean() == 0.5
-    fitted(MagnitudePruning(0.5, criterion=criterion, begin=100, end=200), fast_dev_run=True)
+    fitted(GradualPruning(0.5, criterion=criterion, begin=100, end=200), fast_dev_run=True)
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: MagnitudePruning(1.2), r"expected sparsity in \[0, 1\), got 1.2"),
-        (lambda: MagnitudePruning(), "expected a sparsity in .* for granularity Element"),
-        (lambda: MagnitudePruning(0.4, granularity=NM(2, 4)), r"expected sparsity 0.5 for NM\(n=2, m=4\)"),
-        (lambda: MagnitudePruning(0.4, granularity="n_m"), "expected granularity to be a Granularity, got 'n_m'"),  # type: ignore[arg-type]
-        (lambda: MagnitudePruning(0.4, criterion="l1"), "expected criterion to be a Criterion or Mix, got 'l1'"),  # type: ignore[arg-type]
-        (lambda: MagnitudePruning(0.4, schedule="cubic"), "expected schedule to be a function"),  # type: ignore[arg-type]
-        (lambda: MagnitudePruning(0.4, scope="all"), "scope to be one of layer, global, erdos"),  # type: ignore[arg-type]
-        (lambda: MagnitudePruning(0.4, begin=1.5), r"begin in optimizer steps .* got 1.5"),
-        (lambda: MagnitudePruning(0.4, every=-1), "every in optimizer steps .* got -1"),
-        (lambda: MagnitudePruning(0.4, end=True), "end in optimizer steps .* got True"),
-        (lambda: MagnitudePruning(0.4, floor=1.0), r"floor in \[0, 1\), got 1.0"),
-        (lambda: MagnitudePruning(0.4, gather=0), "gather to be a whole number of at least 1, got 0"),
-        (lambda: MagnitudePruning(0.4, skip=("fist",)), "skip to be one of first, last, depthwise, got 'fist'"),  # type: ignore[arg-type]
-        (lambda: MagnitudePruning(0.4, skip="first"), "skip to be a list"),  # type: ignore[arg-type]
-        (lambda: MagnitudePruning(0.4, rewind="lr"), "rewind to be one of weights, learning_rate, got 'lr'"),  # type: ignore[arg-type]
-        (lambda: MagnitudePruning(0.4, criterion=Mix(), scope="global"), "scope='layer' for Mix"),
-        (lambda: MagnitudePruning({"*": 0.4}, scope="erdos_renyi_kernel"), "one sparsity for scope"),
+        (lambda: GradualPruning(1.2), r"expected sparsity in \[0, 1\), got 1.2"),
+        (lambda: GradualPruning(), "expected a sparsity in .* for granularity Element"),
+        (lambda: GradualPruning(0.4, granularity=NM(2, 4)), r"expected sparsity 0.5 for NM\(n=2, m=4\)"),
+        (lambda: GradualPruning(0.4, granularity="n_m"), "expected granularity to be a Granularity, got 'n_m'"),  # type: ignore[arg-type]
+        (lambda: GradualPruning(0.4, criterion="l1"), "expected criterion to be a Criterion or Mix, got 'l1'"),  # type: ignore[arg-type]
+        (lambda: GradualPruning(0.4, schedule="cubic"), "expected schedule to be a function"),  # type: ignore[arg-type]
+        (lambda: GradualPruning(0.4, scope="all"), "scope to be one of layer, global, erdos"),  # type: ignore[arg-type]
+        (lambda: GradualPruning(0.4, begin=1.5), r"begin in optimizer steps .* got 1.5"),
+        (lambda: GradualPruning(0.4, every=-1), "every in optimizer steps .* got -1"),
+        (lambda: GradualPruning(0.4, end=True), "end in optimizer steps .* got True"),
+        (lambda: GradualPruning(0.4, floor=1.0), r"floor in \[0, 1\), got 1.0"),
+        (lambda: GradualPruning(0.4, gather=0), "gather to be a whole number of at least 1, got 0"),
+        (lambda: GradualPruning(0.4, skip=("fist",)), "skip to be one of first, last, depthwise, got 'fist'"),  # type: ignore[arg-type]
+        (lambda: GradualPruning(0.4, skip="first"), "skip to be a list"),  # type: ignore[arg-type]
+        (lambda: GradualPruning(0.4, rewind="lr"), "rewind to be one of weights, learning_rate, got 'lr'"),  # type: ignore[arg-type]
+        (lambda: GradualPruning(0.4, criterion=Mix(), scope="global"), "scope='layer' for Mix"),
+        (lambda: GradualPruning({"*": 0.4}, scope="erdos_renyi_kernel"), "one sparsity for scope"),
     ],
 )
 def test_bad_arguments_are_refused_with_one_line(build: Callable[[], object], message: str) -> None:
@@ -665,7 +665,7 @@ def test_what_does_not_fit_is_refused_before_training(options: dict[str, Any], m
     record = Record()
     options = {"sparsity": 0.5, **options}
     with pytest.raises(InputError, match=message) as caught:
-        fitted(MagnitudePruning(example_input=torch.zeros(2, 3, 8, 8), **options), record)
+        fitted(GradualPruning(example_input=torch.zeros(2, 3, 8, 8), **options), record)
     assert "\n" not in str(caught.value)
     assert not record.weights
 
@@ -675,7 +675,7 @@ def test_activations_that_do_not_exist_are_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.last(self.middle(self.norm(self.stem(x)))).mean((2, 3)))
 
-    callback = MagnitudePruning(0.5, granularity=Channel(), criterion=APoZ(), example_input=torch.zeros(2, 3, 8, 8))
+    callback = GradualPruning(0.5, granularity=Channel(), criterion=APoZ(), example_input=torch.zeros(2, 3, 8, 8))
     with pytest.raises(InputError, match="expected an activation function behind middle"):
         fitted(callback, module=Linear())
 
@@ -686,12 +686,12 @@ def test_a_run_that_ends_early_says_so() -> None:
             trainer.should_stop = trainer.global_step >= 5
 
     with pytest.warns(UserWarning, match="ended after 5 optimizer steps, before the last choice of what .* at step 18"):
-        fitted(MagnitudePruning(0.5, end=0.9), Stop())
+        fitted(GradualPruning(0.5, end=0.9), Stop())
 
 
 def test_a_sparsity_that_removes_nothing_is_warned_of() -> None:
     with pytest.warns(UserWarning, match="Sparsity 0.01 removes no unit of any layer"):
-        fitted(MagnitudePruning(0.01, granularity=Channel(), example_input=torch.zeros(2, 3, 8, 8)))
+        fitted(GradualPruning(0.01, granularity=Channel(), example_input=torch.zeros(2, 3, 8, 8)))
 
 
 def test_a_rate_that_is_too_low_at_the_end_is_warned_of() -> None:
@@ -701,10 +701,10 @@ def test_a_rate_that_is_too_low_at_the_end_is_warned_of() -> None:
             return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.01)}
 
     with pytest.warns(UserWarning, match="may not recover"):
-        fitted(MagnitudePruning(0.5, end=0.9), module=Low())
+        fitted(GradualPruning(0.5, end=0.9), module=Low())
 
 
 def test_a_schedule_may_start_above_zero() -> None:
     record = Record()
-    fitted(MagnitudePruning(0.8, schedule=Cubic(initial=0.05), begin=1, end=20, every=5), record)
+    fitted(GradualPruning(0.8, schedule=Cubic(initial=0.05), begin=1, end=20, every=5), record)
     assert record.zeros("head.weight")[0] == round(0.05 * 48)

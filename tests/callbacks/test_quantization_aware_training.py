@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_prune import KnowledgeDistillation, MagnitudePruning, QuantizationAwareTraining, SoftFilterPruning
+from lightning_prune import GradualPruning, KnowledgeDistillation, QuantizationAwareTraining, SoftFilterPruning
 from lightning_prune.errors import InputError
 from lightning_prune.quantization.quantize import dequantize
 from lightning_prune.quantization.quantized_network import quantization_of
@@ -237,7 +237,7 @@ def test_with_a_pruner_nothing_is_frozen_before_it_is_done() -> None:
 @pytest.mark.parametrize("quantizer", [quantizer for quantizer in QUANTIZERS if not quantizer.whole_filters], ids=str)
 def test_pruned_weights_are_zero_in_every_quantizer(quantizer: Quantizer) -> None:
     module = Foreign()
-    fit(module, MagnitudePruning(0.5, skip=()), QuantizationAwareTraining(quantizer, first_bits=None))
+    fit(module, GradualPruning(0.5, skip=()), QuantizationAwareTraining(quantizer, first_bits=None))
     quantization = quantization_of(module)
     assert quantization is not None
     for name, site in quantization.sites.items():
@@ -352,7 +352,7 @@ def test_no_example_input_is_refused() -> None:
 
 def test_callbacks_that_make_no_sense_together_are_refused() -> None:
     with pytest.raises(InputError, match="XNOR has no level for a weight that is zero in a filter that is not"):
-        fit(Foreign(), QuantizationAwareTraining(XNOR()), MagnitudePruning(0.5))
+        fit(Foreign(), QuantizationAwareTraining(XNOR()), GradualPruning(0.5))
     fit(Foreign(), QuantizationAwareTraining(XNOR()), SoftFilterPruning(0.4))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_prune import MagnitudePruning, QuantizationAwareTraining
+from lightning_prune import GradualPruning, QuantizationAwareTraining
 from lightning_prune.callbacks.weight_sharing import WeightSharing
 from lightning_prune.errors import InputError
 from lightning_prune.export.packed import read_packed, sizes, write_packed
@@ -197,7 +197,7 @@ def counted(module: Network) -> tuple[int, int]:
 
 
 def deep_compression(**options: Any) -> list[Callback]:
-    return [MagnitudePruning(0.8, end=0.4, every=1, skip=()), WeightSharing(**{"begin": 0.5, **options})]
+    return [GradualPruning(0.8, end=0.4, every=1, skip=()), WeightSharing(**{"begin": 0.5, **options})]
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -224,7 +224,7 @@ def test_after_pruning_layers_have_few_values_which_train(name: str) -> None:
     watch.values = []
     settings = {key: value() if callable(value) else value for key, value in SETTINGS[name].items()}
     sharing = WeightSharing(4, begin=0.5)
-    module = fitted(MagnitudePruning(0.8, end=0.4, every=1, skip=()), sharing, watch, **settings)
+    module = fitted(GradualPruning(0.8, end=0.4, every=1, skip=()), sharing, watch, **settings)
     # Around zero, where nothing is left, the first centroids are nobody's.
     assert 2 <= counted(module)[0] <= 15
     assert 5 <= counted(module)[1] <= 15
@@ -303,14 +303,14 @@ def test_it_waits_until_nothing_more_is_pruned(caplog: pytest.LogCaptureFixture)
 
     for order in (1, -1):
         watch, watch.finals = Watch(), []
-        pruning, sharing = MagnitudePruning(0.8, end=0.7, every=1, skip=()), WeightSharing(begin=0.2)
+        pruning, sharing = GradualPruning(0.8, end=0.7, every=1, skip=()), WeightSharing(begin=0.2)
         with caplog.at_level("INFO"):
             module = fitted(*[pruning, sharing][::order], watch)
         assert 15 <= counted(module)[1] <= 31
         assert (False, True) not in watch.finals
         assert watch.finals[-1] == (True, True)
         assert sharing.final_epoch == pytest.approx(0.7 * 4, abs=0.26)
-    assert caplog.text.count("WeightSharing waits until MagnitudePruning will remove no more.") == 2
+    assert caplog.text.count("WeightSharing waits until GradualPruning will remove no more.") == 2
 
 
 def test_a_run_that_ends_too_early_says_so() -> None:

@@ -1,8 +1,11 @@
-"""Imports go downward only: an upward import fails here."""
+"""Imports go downward only, and to what a room names: any other import fails here."""
 
 import ast
+import importlib
+import re
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -34,59 +37,110 @@ LIBRARIES = {
     "export": {"torch", "numpy", "onnx", "onnxscript", "onnxruntime"},
     "distillation": {"torch", "lightning"},
     "callbacks": {"torch", "lightning"},
-    "runs": {"torch", "lightning", "rich", "filelock", "omegaconf"},
+    "runs": {"torch", "lightning", "rich", "filelock", "omegaconf", "hydra"},
     "models": {"torch", "lightning", "torchmetrics"},
     "data": {"torch", "lightning", "PIL", "pyarrow", "sklearn", "huggingface_hub"},
 }
 """What each room imports from outside of the package and of Python."""
 
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+ENTRIES = [ROOT / "train.py", *sorted((ROOT / "scripts").rglob("*.py"))]
+FILES = [*sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"), *ENTRIES]
+FAMILIES = {
+    path.rpartition(".")[0]
+    for file in (ROOT / "conf").rglob("*.yaml")
+    for path in re.findall(r"lightning_prune(?:\.\w+){3,}|lightning_prune\.(?:models|data)\.\w+\.\w+", file.read_text())
+}
+"""The modules to which `conf/` leads by dotted paths."""
 
 
-def imports(path: Path) -> list[str]:
+class Import(NamedTuple):
+    """What one import statement brings in."""
+
+    module: str
+    names: tuple[str, ...] = ()
+
+
+def imports(path: Path) -> list[Import]:
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            found += [Import(alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found.append(node.module or "")
+            found.append(Import(node.module or "", tuple(alias.name for alias in node.names)))
     return found
 
 
 def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """Return the room of a file; entry points and the package's own face stand above all."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py") if PACKAGE in path.parents else "entry"
 
 
 def floor_of(room: str) -> int:
-    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+    return len(FLOORS) if room == "entry" else next(number for number, rooms in enumerate(FLOORS) if room in rooms)
 
 
-def problems(room: str, imported: list[str]) -> list[str]:
+def face_of(room: str) -> list[str]:
+    return getattr(importlib.import_module(f"lightning_prune.{room}"), "__all__", [])
+
+
+def problems(room: str, imported: list[Import]) -> list[str]:
     found = []
-    for module in imported:
+    for module, names in imported:
         first, *rest = module.split(".")
-        if first == "lightning_prune":
-            if rest[0] != room and floor_of(rest[0]) >= floor_of(room):
+        if first != "lightning_prune":
+            if room != "entry" and first not in STANDARD | LIBRARIES.get(room, set()):
+                found.append(f"{room} imports {module}")
+        elif not rest:
+            if room != "entry":
+                found.append(f"{room} imports the package, which stands above it")
+        elif rest[0] != room:
+            if floor_of(rest[0]) >= floor_of(room):
                 found.append(f"{room} imports {module}, which stands above or beside it")
-        elif first not in STANDARD | LIBRARIES.get(room, set()):
-            found.append(f"{room} imports {module}")
+            if len(rest) > 1 and module not in FAMILIES:
+                found.append(f"{room} imports {module}, past the face of {rest[0]}")
+            if len(rest) == 1 and rest[0] != "errors":
+                found += [
+                    f"{room} imports {name}, which {module} does not name" for name in set(names) - {*face_of(rest[0])}
+                ]
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_downward(path: Path) -> None:
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_downward_to_faces(path: Path) -> None:
     assert problems(room_of(path), imports(path)) == []
 
 
 def test_upward_imports_are_seen() -> None:
-    assert problems("pruning", ["lightning_prune.callbacks.pruner"])
-    assert problems("slimming", ["lightning_prune.pruning.pools"])
-    assert problems("quantization", ["lightning_prune.training.order"])
-    assert problems("graph", ["lightning"])
-    assert problems("models", ["lightning_prune.callbacks"])
-    assert problems("callbacks", ["hydra"])
-    assert not problems("callbacks", ["lightning_prune.slimming", "lightning_prune.callbacks.pruner", "torch", "math"])
+    assert problems("pruning", [Import("lightning_prune.callbacks", ("Pruner",))])
+    assert problems("slimming", [Import("lightning_prune.pruning", ("Pool",))])
+    assert problems("quantization", [Import("lightning_prune.training", ("Placed",))])
+    assert problems("slimming", [Import("lightning_prune", ("slim",))])
+    assert problems("graph", [Import("lightning")])
+    assert problems("models", [Import("lightning_prune.callbacks")])
+    assert problems("callbacks", [Import("hydra")])
+    fine = [
+        Import("lightning_prune.slimming", ("slim_state",)),
+        Import("lightning_prune.callbacks.pruner"),
+        Import("math"),
+    ]
+    assert not problems("callbacks", fine)
+
+
+def test_imports_past_a_face_are_seen() -> None:
+    assert problems("callbacks", [Import("lightning_prune.slimming.surgery", ("copy_of",))])
+    assert problems("callbacks", [Import("lightning_prune.slimming", ("cut_what_works",))])
+    assert problems("callbacks", [Import("lightning_prune.pruning.criteria.criterion", ("Criterion",))])
+    assert not problems("callbacks", [Import("lightning_prune.pruning.criteria.taylor", ("Taylor",))])
+
+
+def test_faces_name_what_is_used() -> None:
+    outside = (ROOT / "README.md").read_text() + (PACKAGE / "__init__.py").read_text()
+    used = {(module, name) for path in FILES for module, names in imports(path) for name in names}
+    for room in set().union(*FLOORS) - {"errors", "search"}:
+        inside = f"lightning_prune.{room}"
+        unused = [name for name in face_of(room) if (inside, name) not in used and name not in outside]
+        assert not unused, f"nothing outside of {room} uses {unused}"
 
 
 def test_every_folder_is_a_room() -> None:
@@ -94,10 +148,8 @@ def test_every_folder_is_a_room() -> None:
     assert {name.removesuffix(".py") for name in rooms - {"__init__.py"}} <= set().union(*FLOORS)
 
 
-def test_entry_points_alone_import_hydra_and_nobody_imports_wandb() -> None:
-    entries = [ROOT / "train.py", *(ROOT / "scripts").rglob("*.py")]
-    for path in [*entries, *PACKAGE.rglob("*.py")]:
-        tops = {module.partition(".")[0] for module in imports(path)}
+def test_entry_points_and_runs_alone_import_hydra_and_nobody_imports_wandb() -> None:
+    for path in FILES:
+        tops = {module.partition(".")[0] for module, _ in imports(path)}
         assert "wandb" not in tops, path
-        assert path in entries or "hydra" not in tops, path
-        assert path in entries or "omegaconf" not in tops or path.name == "stages.py", path
+        assert not tops & {"hydra", "omegaconf"} or room_of(path) in ("entry", "runs"), path

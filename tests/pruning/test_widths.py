@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_prune import ADMMPruning, MagnitudePruning, NetworkSlimming, SoftFilterPruning, slim
+from lightning_prune import ADMMPruning, GradualPruning, NetworkSlimming, SoftFilterPruning, slim
 from lightning_prune.errors import InputError
 from lightning_prune.models.resnet import resnet20
 from lightning_prune.pruning.channel_pools import channel_pools
@@ -215,7 +215,7 @@ AT_ONCE: dict[str, Any] = {"begin": 2, "end": 2, "skip": ()}
 def test_resnet20_has_the_widths_worked_by_hand() -> None:
     # Shortcuts of zeros tie the 16 channels of the first stage to 16 of 32 of the second, these to 32 of 64 of the
     # third: groups of 16, 16 and 32, beside 16, 32 and 64 inside the blocks. 0.4 leaves 10, 19 and 38.
-    small = slimmed(MagnitudePruning(0.4, granularity=EIGHTS, **AT_ONCE), resnet20(4), epochs=1)
+    small = slimmed(GradualPruning(0.4, granularity=EIGHTS, **AT_ONCE), resnet20(4), epochs=1)
     inner = (8, 16, 40)
     for name, width in widths(small).items():
         stage = int(name[5]) - 1 if name.startswith("layer") else 0
@@ -227,8 +227,8 @@ def test_resnet20_has_the_widths_worked_by_hand() -> None:
     "pruner",
     [
         SoftFilterPruning(0.4, round_to=8),
-        MagnitudePruning(0.4, granularity=EIGHTS, begin=2, end=5, every=1, skip=()),
-        MagnitudePruning(0.4, granularity=EIGHTS, begin=2, end=5, every=1, skip=(), criterion=Mix()),
+        GradualPruning(0.4, granularity=EIGHTS, begin=2, end=5, every=1, skip=()),
+        GradualPruning(0.4, granularity=EIGHTS, begin=2, end=5, every=1, skip=(), criterion=Mix()),
         ADMMPruning(0.4, granularity=EIGHTS, begin=2, end=5, every=1, skip=()),
     ],
     ids=["sfp", "gmp", "mix", "admm"],
@@ -249,7 +249,7 @@ def test_every_method_leaves_the_same_widths(pruner: Callback) -> None:
     ],
 )
 def test_layers_keep_the_least_width_in_multiples(channels: Channel, expected: dict[str, int]) -> None:
-    assert widths(slimmed(MagnitudePruning(0.4, granularity=channels, **AT_ONCE), epochs=1)) == expected
+    assert widths(slimmed(GradualPruning(0.4, granularity=channels, **AT_ONCE), epochs=1)) == expected
 
 
 def test_slimming_rounds_after_all_layers_have_competed() -> None:
@@ -269,7 +269,7 @@ def test_slimming_rounds_after_all_layers_have_competed() -> None:
 
 def test_layers_of_their_own_sparsity_and_skipped_layers_keep_theirs() -> None:
     sparsity = {"*wide": 0.5, "*middle": 0.0, "*": 0.25}
-    pruner = MagnitudePruning(sparsity, granularity=EIGHTS, begin=0, end=0)
+    pruner = GradualPruning(sparsity, granularity=EIGHTS, begin=0, end=0)
     # The first layer is skipped; half of 40 are 20, between 16 and 24; three quarters of 24 are 18, 36 filters.
     assert widths(slimmed(pruner, epochs=1)) == {"stem": 16, "wide": 24, "middle": 20, "narrow": 6, "halves": 40}
 
@@ -283,7 +283,7 @@ def test_gradual_pruning_goes_from_width_to_width() -> None:
             self.kept.append(int((pl_module.network.wide.weight.detach().flatten(1) != 0).any(1).sum()))
 
     record = Record()
-    pruner = MagnitudePruning(0.7, granularity=Channel(round_to=8), begin=0, end=10, every=1, skip=())
+    pruner = GradualPruning(0.7, granularity=Channel(round_to=8), begin=0, end=10, every=1, skip=())
     torch.manual_seed(0)
     quiet_trainer(pruner, record, max_epochs=2).fit(Trained(Joined()), loader())
     exact = [40 - round(40 * 0.7 * (1 - (1 - step / 10) ** 3)) for step in range(1, 11)]

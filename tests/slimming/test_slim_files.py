@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_prune import MagnitudePruning, SlimWidths
+from lightning_prune import GradualPruning, SlimWidths
 from lightning_prune.callbacks import slim_widths
 from lightning_prune.errors import InputError
 from lightning_prune.export.packed import write_packed
@@ -306,10 +306,8 @@ def test_fit_with_callbacks_that_know_the_wide_module_is_refused(
     slim_classifier: tuple[Classifier, Path], loader: DataLoader[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, module = slim_classifier[1], Classifier()
-    trainer = quiet_trainer(SlimWidths(), MagnitudePruning(0.5, granularity=Channel()))
-    with pytest.raises(
-        InputError, match=r"since MagnitudePruning looked at it already.*; fit load_slim\(module, path\)"
-    ):
+    trainer = quiet_trainer(SlimWidths(), GradualPruning(0.5, granularity=Channel()))
+    with pytest.raises(InputError, match=r"since GradualPruning looked at it already.*; fit load_slim\(module, path\)"):
         trainer.fit(module, loader, loader, ckpt_path=path)
     assert module.network.layer1[0].conv1.out_channels == 8
     assert "on_load_checkpoint" not in vars(module)

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.slimming.channels.blocks import StructureKind
-from lightning_prune.slimming.channels.coupling import Coupling
-from lightning_prune.slimming.channels.groups import Group, Member
+from lightning_prune.slimming import Coupling, Group, Member, StructureKind
 
 MaskableKind = Literal["block", "branch", "channel"]
 """What one soft mask scales: a residual block, a branch of a concatenation, or a channel inside a block."""

@@ -7,7 +7,7 @@ from typing import get_args
 
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.granularities.granularity import Granularity
-from lightning_prune.slimming.channels.groups import Residual
+from lightning_prune.slimming import Residual
 
 
 @dataclass(frozen=True)

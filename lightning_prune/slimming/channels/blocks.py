@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
-from lightning_prune.graph.dataflow import Flow, called
+from lightning_prune.graph import Flow, called
 from lightning_prune.slimming.channels.channel_walk import Role, Slot, Walk
 from lightning_prune.slimming.channels.gates import CHANNEL_NORMS, HOMOGENEOUS, LAYERS, Scaling
 from lightning_prune.slimming.channels.groups import Member, roles_of

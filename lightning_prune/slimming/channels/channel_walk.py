@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-from lightning_prune.graph.tracing import stored_tensors
+from lightning_prune.graph import stored_tensors
 from lightning_prune.slimming.channels.labels import Axis
 
 KEPT = 0

@@ -9,9 +9,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph.dataflow import module_path
-from lightning_prune.graph.interception import suspended
-from lightning_prune.graph.tracing import ExampleInput, export, holder, one_thread, stored_tensors
+from lightning_prune.graph import ExampleInput, export, holder, module_path, one_thread, stored_tensors, suspended
 from lightning_prune.slimming.channels.blocks import Finder, Structure, StructureKind
 from lightning_prune.slimming.channels.channel_walk import KEPT, Facts, Slot, Walk
 from lightning_prune.slimming.channels.groups import Group, Member, Residual, coupled_groups, lone_group

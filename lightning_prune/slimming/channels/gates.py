@@ -2,7 +2,7 @@
 
 from torch.fx import Node
 
-from lightning_prune.graph.dataflow import Arguments, Flow, called
+from lightning_prune.graph import Arguments, Flow, called
 
 LAYERS = {"linear", *(f"conv{rank}d" for rank in "123"), *(f"conv_transpose{rank}d" for rank in "123")}
 """Operators that are linear in their input and in their weight, and add a bias."""

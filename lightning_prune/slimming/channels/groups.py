@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_prune.graph.tracing import holder, stored_tensors
+from lightning_prune.graph import holder, stored_tensors
 from lightning_prune.slimming.channels.channel_walk import KEPT, Facts, Role, Slot
 
 Residual = Literal["coupled", "inner", "independent"]

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.fx import Node
 
-from lightning_prune.graph.dataflow import Flow, called
-from lightning_prune.graph.tracing import stored_tensors
+from lightning_prune.graph import Flow, called, stored_tensors
 from lightning_prune.slimming.channels.channel_walk import Walk
 from lightning_prune.slimming.channels.gates import LAYERS
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from lightning_prune.graph.dataflow import Arguments, called
+from lightning_prune.graph import Arguments, called
 from lightning_prune.slimming.channels.channel_walk import Walk
 from lightning_prune.slimming.channels.labels import Axis
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from lightning_prune.graph.dataflow import Arguments, module_path
+from lightning_prune.graph import Arguments, module_path
 from lightning_prune.slimming.channels.channel_walk import Walk
 from lightning_prune.slimming.channels.labels import Axis
 

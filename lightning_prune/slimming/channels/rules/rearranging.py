@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
 
-from lightning_prune.graph.dataflow import Arguments
+from lightning_prune.graph import Arguments
 from lightning_prune.slimming.channels.channel_walk import KEPT, Walk
 from lightning_prune.slimming.channels.labels import Axis
 

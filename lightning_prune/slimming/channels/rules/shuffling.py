@@ -2,7 +2,7 @@
 
 from torch.fx import Node
 
-from lightning_prune.graph.dataflow import Arguments
+from lightning_prune.graph import Arguments
 from lightning_prune.slimming.channels.channel_walk import Walk
 from lightning_prune.slimming.channels.labels import Axis
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from lightning_prune.graph.dataflow import Arguments
+from lightning_prune.graph import Arguments
 from lightning_prune.slimming.channels.channel_walk import KEPT, Walk
 from lightning_prune.slimming.channels.labels import Axis
 from lightning_prune.slimming.channels.rules.elementwise import together

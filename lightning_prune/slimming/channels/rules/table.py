@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from lightning_prune.graph.dataflow import Arguments, arguments_of, called, is_view
+from lightning_prune.graph import Arguments, arguments_of, called, is_view
 from lightning_prune.slimming.channels.channel_walk import Walk
 from lightning_prune.slimming.channels.labels import Axis
 from lightning_prune.slimming.channels.rules.elementwise import pointwise
