@@ -136,7 +136,8 @@ def test_after_training_it_stays_quantized_until_it_is_dequantized() -> None:
     trainer = fit(module, QuantizationAwareTraining(Affine(3, 3)))
     quantized = torch.cat(trainer.predict(module, loader()))  # type: ignore[arg-type]
     with torch.no_grad():
-        assert torch.equal(module.eval()(IMAGES), quantized)
+        # In the same batches: on some processors a number depends on how many are computed beside it.
+        assert torch.equal(torch.cat([module.eval()(images) for images, _ in loader()]), quantized)
     seen: list[Tensor] = []
     module.fc.register_forward_pre_hook(lambda layer, args: seen.append(args[0]))
     module(IMAGES)
