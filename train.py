@@ -55,6 +55,7 @@ from lightning_prune.runs import (
     reads_dense,
     reads_momentum,
     reads_teacher,
+    refuse_renamed,
     refuse_unread,
     save_momentum,
     saving,
@@ -281,8 +282,8 @@ def build_of(cfg: DictConfig, data: InMemoryImages) -> dict[str, Any]:
 def classifier(cfg: DictConfig, data: InMemoryImages) -> ImageClassifier:
     """Build what a stage trains, from its seed on."""
     seed_everything(cfg.seed, workers=True, verbose=False)
-    optimizer, scheduler = instantiate(cfg.optimizer), instantiate(cfg.scheduler)
-    module = ImageClassifier(network(cfg.model, data), data.num_classes, optimizer, scheduler)
+    optimizer, lr_scheduler = instantiate(cfg.optimizer), instantiate(cfg.lr_scheduler)
+    module = ImageClassifier(network(cfg.model, data), data.num_classes, optimizer, lr_scheduler)
     module.example_input_array = data.example_input(2)
     return module
 
@@ -373,4 +374,8 @@ class SweepReport(HydraCallback):
 
 
 if __name__ == "__main__":
+    try:
+        refuse_renamed(sys.argv[1:])
+    except InputError as mistake:
+        raise SystemExit(f"Error: {mistake}") from mistake
     main()

@@ -28,8 +28,8 @@ class ImageClassifier(LightningModule):
         num_classes: Number of labels.
         optimizer: Maps parameters to an optimizer; without one, SGD with learning rate 0.1, Nesterov momentum 0.9 and
             weight decay 5e-4.
-        scheduler: Maps the optimizer to a learning rate scheduler, stepped once an epoch; without one, the rate falls
-            to a fifth at 30 %, 60 % and 80 % of the trainer's `max_epochs`, and stays where that is unlimited.
+        lr_scheduler: Maps the optimizer to a learning rate scheduler, stepped once an epoch; without one, the rate
+            falls to a fifth at 30 %, 60 % and 80 % of the trainer's `max_epochs`, and stays where that is unlimited.
 
     Reference:
         The defaults are the CIFAR recipe of He, Liu, Wang, Hu, Yang, "Filter Pruning via Geometric Median for Deep
@@ -41,12 +41,12 @@ class ImageClassifier(LightningModule):
         network: nn.Module,
         num_classes: int,
         optimizer: Callable[[Iterator[nn.Parameter]], Optimizer] | None = None,
-        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.optimizer = optimizer or _sgd
-        self.scheduler = scheduler
+        self.lr_scheduler = lr_scheduler
         self.train_accuracy = _accuracy(num_classes)
         self.val_accuracy = _accuracy(num_classes)
         self.test_accuracy = _accuracy(num_classes)
@@ -87,9 +87,9 @@ class ImageClassifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimizer over all parameters, and its scheduler."""
         optimizer = self.optimizer(self.parameters())
-        if self.scheduler is None:
+        if self.lr_scheduler is None:
             return {"optimizer": optimizer, "lr_scheduler": _step_decay(optimizer, self.trainer.max_epochs or -1)}
-        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+        return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
 
     def _score(self, batch: Batch, accuracy: MulticlassAccuracy) -> tuple[Tensor, int]:
         images, labels = batch

@@ -10,6 +10,7 @@ from lightning_prune.runs.overrides import (
     reads_dense,
     reads_momentum,
     reads_teacher,
+    refuse_renamed,
     refuse_unread,
 )
 from lightning_prune.runs.quiet import hush
@@ -38,6 +39,7 @@ __all__ = [
     "reads_dense",
     "reads_momentum",
     "reads_teacher",
+    "refuse_renamed",
     "refuse_unread",
     "save_momentum",
     "saving",

@@ -11,6 +11,25 @@ Config = Mapping[str, Any]
 SHARED = {"granularity": None, "criterion": None, "schedule": None, "scope": "layer"}
 """Keys that several strategies read, with their defaults."""
 
+RENAMED = {"scheduler": "lr_scheduler"}
+"""Words in keys that are no more, with those in their place."""
+
+
+def refuse_renamed(overrides: Sequence[str]) -> None:
+    """Refuse keys by names that they no longer have.
+
+    Args:
+        overrides: What was typed, other options of the command line included.
+
+    Raises:
+        InputError: If there are such.
+    """
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        new = re.sub(r"\w+", lambda word: RENAMED.get(word[0], word[0]), key)
+        if new != key:
+            raise InputError(f"expected {new}{equals}{value}, as it is called now, got {override}")
+
 
 def reads_teacher(config: Config) -> bool:
     """Return whether a strategy of any stage has a teacher other than the run's own dense network."""

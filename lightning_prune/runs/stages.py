@@ -47,13 +47,13 @@ def _model_of(checkpoint: str) -> Any:
 def teaching(cfg: DictConfig) -> DictConfig:
     """Return the configuration of a plain training of the teacher, in a folder named by all that determines it."""
     own = copy.deepcopy(cfg)
-    own.model, own.optimizer, own.scheduler = cfg.teacher.model, cfg.teacher.optimizer, cfg.teacher.scheduler
+    own.model, own.optimizer, own.lr_scheduler = cfg.teacher.model, cfg.teacher.optimizer, cfg.teacher.lr_scheduler
     set_epochs(own, cfg.teacher.epochs)
     own.strategy, own.finetune, own.logger = {}, None, {"csv": cfg.logger.csv}
     own.overrides, own.sweep = [], None
     settings: Any = OmegaConf.to_container(own, resolve=True)
     trainer = {key: value for key, value in settings["trainer"].items() if not key.startswith(("log_", "enable_"))}
-    determined = [settings[key] for key in ("model", "data", "optimizer", "scheduler", "seed", "threads")]
+    determined = [settings[key] for key in ("model", "data", "optimizer", "lr_scheduler", "seed", "threads")]
     own.run_folder = str(Path(cfg.teacher.folder, key_of([VERSION, trainer, determined])))
     return own
 
@@ -62,7 +62,7 @@ def finetuning(cfg: DictConfig) -> DictConfig:
     """Return the configuration by which the slim model trains on, or its control does, below the run's folder."""
     own = copy.deepcopy(cfg)
     own.optimizer.update(OmegaConf.to_container(cfg.finetune.optimizer, resolve=True))
-    own.scheduler, own.strategy, own.finetune = cfg.finetune.scheduler, cfg.finetune.strategy, None
+    own.lr_scheduler, own.strategy, own.finetune = cfg.finetune.lr_scheduler, cfg.finetune.strategy, None
     set_epochs(own, cfg.finetune.epochs)
     if cfg.finetune.get("from_scratch"):
         own.seed = cfg.seed + 1  # or it would begin with the very weights that were trained, and pruned

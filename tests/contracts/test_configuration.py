@@ -70,7 +70,7 @@ def pieces(cfg: DictConfig) -> tuple[ImageClassifier, Any, list[Callback]]:
     torch.manual_seed(0)
     data = instantiate(cfg.data)
     network = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
-    module = ImageClassifier(network, data.num_classes, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
+    module = ImageClassifier(network, data.num_classes, instantiate(cfg.optimizer), instantiate(cfg.lr_scheduler))
     if "qat" in cfg.strategy:  # which has to know it before the first batch
         module.example_input_array = data.example_input(2)
     return module, data, [instantiate(strategy) for strategy in cfg.strategy.values()]
@@ -90,9 +90,9 @@ def test_every_model_gives_logits(name: str) -> None:
 
 
 @pytest.mark.parametrize("optimizer", options("optimizer"))
-@pytest.mark.parametrize("scheduler", options("scheduler"))
-def test_every_optimizer_with_every_scheduler_learns(optimizer: str, scheduler: str) -> None:
-    module, data, _ = pieces(composed(f"optimizer={optimizer} scheduler={scheduler}"))
+@pytest.mark.parametrize("lr_scheduler", options("lr_scheduler"))
+def test_every_optimizer_with_every_lr_scheduler_learns(optimizer: str, lr_scheduler: str) -> None:
+    module, data, _ = pieces(composed(f"optimizer={optimizer} lr_scheduler={lr_scheduler}"))
     before = {name: tensor.clone() for name, tensor in module.named_parameters()}
     fit = trainer()
     fit.fit(module, datamodule=data)

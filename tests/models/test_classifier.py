@@ -158,11 +158,11 @@ def test_run_limited_by_steps_trains(batches):
 
 def test_given_optimizer_and_scheduler_are_used_as_they_are(batches):
     optimizer, scheduler = partial(Adam, lr=0.01), partial(ExponentialLR, gamma=0.5)
-    module, trainer = small(optimizer=optimizer, scheduler=scheduler), quiet_trainer(max_epochs=3)
+    module, trainer = small(optimizer=optimizer, lr_scheduler=scheduler), quiet_trainer(max_epochs=3)
     trainer.fit(module, batches, batches)
 
     assert module.optimizer is optimizer
-    assert module.scheduler is scheduler
+    assert module.lr_scheduler is scheduler
     assert isinstance(trainer.optimizers[0], Adam)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01 * 0.5**3)
 

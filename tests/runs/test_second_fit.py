@@ -20,7 +20,7 @@ from lightning_prune.runs.finetuning import SLIM, begin
 def build() -> ImageClassifier:
     torch.manual_seed(3)
     layers = (nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
-    return ImageClassifier(nn.Sequential(*layers), 10, scheduler=lambda optimizer: MultiStepLR(optimizer, [1], 0.5))
+    return ImageClassifier(nn.Sequential(*layers), 10, lr_scheduler=lambda optimizer: MultiStepLR(optimizer, [1], 0.5))
 
 
 def fit(module: ImageClassifier, *callbacks: Callback, epochs: int, **options: object) -> None:

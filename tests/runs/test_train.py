@@ -277,13 +277,13 @@ def test_teachers_are_told_apart_by_what_determines_them() -> None:
     same = [
         ["strategy=kd"],
         ["strategy=gal", "sparsity=0.7", "finetune=kd", "logger=tensorboard", "checkpoint_every_n_steps=3"],
-        ["strategy=kd", "optimizer=adamw", "scheduler=cosine", "trainer.max_epochs=9", "teacher.epochs=20"],
+        ["strategy=kd", "optimizer=adamw", "lr_scheduler=cosine", "trainer.max_epochs=9", "teacher.epochs=20"],
     ]
     others = [
         ["seed=1"],
         ["teacher.epochs=21"],
         ["teacher.optimizer.lr=0.2"],
-        ["scheduler@teacher.scheduler=cosine"],
+        ["lr_scheduler@teacher.lr_scheduler=cosine"],
         ["model@teacher.model=resnet20"],
         ["data.batch_size=32"],
         ["trainer.limit_train_batches=4"],
@@ -297,7 +297,7 @@ def test_stages_have_lengths_and_schedules_of_their_own() -> None:
     own = [cfg, train.teaching(cfg), train.finetuning(cfg)]
     assert [stage.trainer.max_epochs for stage in own] == [40, 10, 20]
     assert [stage.trainer.max_steps for stage in own] == [7, -1, -1]
-    assert [list(stage.scheduler.milestones) for stage in own] == [[12, 24, 36], [3, 6, 8], [6, 12, 16]]
+    assert [list(stage.lr_scheduler.milestones) for stage in own] == [[12, 24, 36], [3, 6, 8], [6, 12, 16]]
     assert [stage.optimizer.lr for stage in own] == pytest.approx([0.01, 0.1, 0.01])
     assert [stage.optimizer.weight_decay for stage in own] == [2e-4, 5e-4, 2e-4]
     assert [list(stage.strategy) for stage in own] == [["gal"], [], []]
@@ -306,9 +306,9 @@ def test_stages_have_lengths_and_schedules_of_their_own() -> None:
 def test_command_line_wins_over_what_gal_chooses() -> None:
     assert composed("strategy=gal", "finetune=none").finetune is None
     assert list(composed("strategy=gal", "finetune=kd").finetune.strategy) == ["kd"]
-    cfg = composed("strategy=gal", "optimizer=adamw", "scheduler=cosine")
+    cfg = composed("strategy=gal", "optimizer=adamw", "lr_scheduler=cosine")
     assert "momentum" not in cfg.optimizer
-    assert "milestones" not in cfg.scheduler
+    assert "milestones" not in cfg.lr_scheduler
 
 
 def test_teacher_of_another_run_has_its_architecture_and_must_fit_the_data(tmp_path: Path) -> None:
@@ -521,14 +521,14 @@ def test_dense_network_teaches_unless_another_teacher_is_given(overrides: list[s
 
 def test_control_is_trained_by_the_recipe_of_the_main_run() -> None:
     cfg = composed(
-        "strategy=sfp", "finetune=scratch_e", "scheduler=cosine", "optimizer.lr=0.07", "trainer.max_epochs=9"
+        "strategy=sfp", "finetune=scratch_e", "lr_scheduler=cosine", "optimizer.lr=0.07", "trainer.max_epochs=9"
     )
     own = train.finetuning(cfg)
     assert own.optimizer == cfg.optimizer
-    assert own.scheduler == cfg.scheduler
+    assert own.lr_scheduler == cfg.lr_scheduler
     train.set_epochs(own, 13)
-    assert own.scheduler.T_max == 13
-    assert cfg.scheduler.T_max == 9
+    assert own.lr_scheduler.T_max == 13
+    assert cfg.lr_scheduler.T_max == 9
     assert own.seed != cfg.seed
 
 
