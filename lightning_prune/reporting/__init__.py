@@ -1,18 +1,12 @@
 """What is measured and shown: costs, tables, pictures."""
 
+from lightning_prune.reporting.curve_plot import plot_curves
+from lightning_prune.reporting.end_table import EndTable
 from lightning_prune.reporting.group_plot import draw_groups
+from lightning_prune.reporting.metrics import read_metrics
 from lightning_prune.reporting.profiling import latencies_ms, macs, profile, profile_all
-from lightning_prune.reporting.report import (
-    EXPORTED,
-    EndTable,
-    Json,
-    Row,
-    in_words,
-    plot_curves,
-    read_metrics,
-    read_summary,
-    write_summary,
-)
+from lightning_prune.reporting.rows import EXPORTED, Row
+from lightning_prune.reporting.summary import Json, in_words, read_summary, write_summary
 from lightning_prune.reporting.sweeps import sweep_report
 
 __all__ = [

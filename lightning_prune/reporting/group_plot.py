@@ -3,89 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph import holder
-from lightning_prune.slimming import Group, PrunableGroups, Role
+from lightning_prune.reporting.group_rows import (
+    OWNED,
+    READS,
+    STAYS,
+    WRITES,
+    LayerRow,
+    group_lanes,
+    group_spans,
+    layer_rows,
+)
+from lightning_prune.reporting.plot_style import INK
+from lightning_prune.slimming import Group, PrunableGroups
 
 if TYPE_CHECKING:  # drawing alone needs it, and whoever imports this package may not draw
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-_WRITES, _OWNED, _READS, _STAYS = "writes the unit", "scale, shift or bias of it", "reads it", "stays, and why"
-"""What a layer is to a group."""
-
-_PARTS: dict[Role, str] = {
-    **dict.fromkeys(("filter", "writer"), _WRITES),
-    **dict.fromkeys(("bias", "scale", "shift", "slope"), _OWNED),
-    "reader": _READS,
-}
-
 # In the order in which they stand in a cell; of the palette of Okabe and Ito, distinct under common colour blindness.
-_COLORS = {_READS: "#009E73", _WRITES: "#0072B2", _OWNED: "#E69F00", _STAYS: "#9A9A9A"}
-_INK, _SOFT, _GROUND, _STRIPE = "#222222", "#555555", "#CBD5DC", "#F5F5F5"
+_COLORS = {READS: "#009E73", WRITES: "#0072B2", OWNED: "#E69F00", STAYS: "#9A9A9A"}
+_SOFT, _GROUND, _STRIPE = "#555555", "#CBD5DC", "#F5F5F5"
 
-_MIN_WIDTH, _FORMATS = 7.0, (".png", ".svg", ".pdf")
+_MIN_WIDTH, _SUFFIXES = 7.0, (".png", ".svg", ".pdf")
 _MAX_INCHES, _MAX_PIXELS, _DPI = 60.0, 2e7, 130.0
 _TOP, _MARGIN, _LINE, _LETTER = 0.95, 0.15, 0.21, 0.076
 """Inches: of the heading, around the rest, of one layer, and of one letter in such a line."""
-
-_LONGEST = 90
-"""Letters of a reason in the picture; the text view has all of it."""
-
-
-@dataclass
-class _Row:
-    """One layer, with a normalization before or behind it that is there for its channels alone."""
-
-    layers: list[str]
-    parts: dict[int, dict[str, str]] = field(default_factory=dict)
-    """By group, then by what the layers are to it: which share of the layer the group has, "" for all of it."""
-    stays: dict[str, int] = field(default_factory=dict)
-    """How many of the layer's channels are in no group, by reason."""
-
-    @property
-    def label(self) -> str:
-        """The names of the layers, the part that they share once."""
-        first, *others = self.layers
-        parent = first.rpartition(".")[0]
-        return ", ".join([first, *(name.removeprefix(f"{parent}.") for name in others)])
-
-    @property
-    def reason(self) -> str:
-        """Why channels stay, in a line that is not too long."""
-        texts = [f"{count} {reason}" if len(self.stays) > 1 else reason for reason, count in self.stays.items()]
-        text = "; ".join(texts)
-        return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
-
-    def joins(self, above: _Row) -> bool:
-        """Return whether one of two rows is only there for just the channels that the other writes, or reads.
-
-        A normalization is, of the layer before or behind it.
-        """
-        norm, layer, part = (self, above, _WRITES) if self.only_owned else (above, self, _READS)
-        return norm.only_owned and not norm.stays and set(norm.parts) == layer.groups(part)
-
-    @property
-    def only_owned(self) -> bool:
-        """Whether the layers only have what exists for channels."""
-        return bool(self.parts) and all(set(parts) == {_OWNED} for parts in self.parts.values())
-
-    def groups(self, part: str) -> set[int]:
-        """Return the groups to which the layers are this."""
-        return {group for group, parts in self.parts.items() if part in parts}
-
-    def join(self, other: _Row) -> None:
-        """Take in the layers of another row."""
-        self.layers += other.layers
-        self.stays |= other.stays
-        for number, parts in other.parts.items():
-            self.parts[number] = self.parts.get(number, {}) | parts
 
 
 def draw_groups(groups: PrunableGroups, path: str | PathLike[str], title: str = "Prunable groups") -> None:
@@ -104,18 +52,18 @@ def draw_groups(groups: PrunableGroups, path: str | PathLike[str], title: str = 
     Raises:
         InputError: If the file has another ending, or the model has no layer that could be pruned or must stay.
     """
-    if Path(path).suffix.lower() not in _FORMATS:
-        raise InputError(f"expected a picture whose name ends in {', '.join(_FORMATS)}, got {path}")
+    if Path(path).suffix.lower() not in _SUFFIXES:
+        raise InputError(f"expected a picture whose name ends in {', '.join(_SUFFIXES)}, got {path}")
     figure = _figure(groups, title)
     width, height = figure.get_size_inches()
     figure.savefig(path, dpi=min(_DPI, (_MAX_PIXELS / (width * height)) ** 0.5))
 
 
 def _figure(groups: PrunableGroups, title: str) -> Figure:
-    rows = _rows(groups)
+    rows = layer_rows(groups)
     if not rows:
         raise InputError("expected a model with convolutions or linear layers, got groups of none")
-    lanes = _lanes(rows, len(groups))
+    lanes = group_lanes(rows, len(groups))
     count = max(lanes, default=-1) + 1
     line = min(_LINE, (_MAX_INCHES - _TOP - _MARGIN) / len(rows))
     letter = _LETTER * line / _LINE
@@ -137,58 +85,12 @@ def _figure(groups: PrunableGroups, title: str) -> Figure:
     return figure
 
 
-# What is drawn --------------------------------------------------------------------------------------------------------
-
-
-def _rows(groups: PrunableGroups) -> list[_Row]:
-    """Return the layers that have channels, in the order in which the model holds them."""
-    found = {layer: _Row([layer]) for layer in map(holder, groups.shapes)}
-    for number, group in enumerate(groups):
-        for member in group.members:
-            if member.role in _PARTS:
-                parts = found[member.layer].parts.setdefault(number, {})
-                parts[_PARTS[member.role]] = _share(member.index.numel(), groups.shapes[member.name][member.dim])
-    for reason, layers in groups.fixed.items():
-        for layer, count in layers:
-            found[layer].stays[reason] = count
-    rows: list[_Row] = []
-    for row in found.values():
-        if rows and row.joins(rows[-1]):
-            rows[-1].join(row)
-        elif row.parts or row.stays:
-            rows.append(row)
-    return rows
-
-
-def _share(positions: int, size: int) -> str:
-    return "" if positions == size else f"{positions} of {size}"
-
-
-def _spans(rows: Sequence[_Row]) -> dict[int, tuple[int, int]]:
-    """Return the first and the last row of each group."""
-    spans: dict[int, tuple[int, int]] = {}
-    for height, row in enumerate(rows):
-        for number in row.parts:
-            spans[number] = spans.get(number, (height, height))[0], height
-    return spans
-
-
-def _lanes(rows: Sequence[_Row], count: int) -> list[int]:
-    """Return in which lane each group stands: the first one that those above it have left."""
-    lanes, ends = [0] * count, list[int]()
-    for number, (first, last) in sorted(_spans(rows).items(), key=lambda item: item[1][0]):
-        lane = next((lane for lane, end in enumerate(ends) if end < first), len(ends))
-        ends[lane : lane + 1] = [last]
-        lanes[number] = lane
-    return lanes
-
-
 # Drawing --------------------------------------------------------------------------------------------------------------
 
 
-def _draw_frame(axes: Axes, rows: Sequence[_Row], size: float) -> None:
+def _draw_frame(axes: Axes, rows: Sequence[LayerRow], size: float) -> None:
     """Name the rows, and shade every second one."""
-    axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=size, color=_INK, parse_math=False)
+    axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=size, color=INK, parse_math=False)
     axes.set_xticks([])
     axes.tick_params(length=0, pad=4)
     axes.spines[:].set_visible(False)
@@ -196,24 +98,26 @@ def _draw_frame(axes: Axes, rows: Sequence[_Row], size: float) -> None:
         _fill(axes, 0, axes.get_xlim()[1], height, height, 1.0, _STRIPE)
 
 
-def _draw_grounds(axes: Axes, rows: Sequence[_Row], lanes: Sequence[int], groups: Sequence[Group], size: float) -> None:
+def _draw_grounds(
+    axes: Axes, rows: Sequence[LayerRow], lanes: Sequence[int], groups: Sequence[Group], size: float
+) -> None:
     """Draw what the cells of each group stand on, and write its number and its units into the first cell."""
-    for number, (first, last) in _spans(rows).items():
+    for number, (first, last) in group_spans(rows).items():
         _fill(axes, lanes[number] + 0.03, 0.94, first, last, 0.9, _GROUND)
         units, each = groups[number].filters[0].index.shape
         label = f"{number}: {units} x {each}" if each > 1 else f"{number}: {units}"
         _write(axes, lanes[number] + 0.47, first, label, size, "bold")
 
 
-def _draw_cells(axes: Axes, rows: Sequence[_Row], lanes: Sequence[int], size: float) -> None:
+def _draw_cells(axes: Axes, rows: Sequence[LayerRow], lanes: Sequence[int], size: float) -> None:
     """Colour what each layer is to its groups, and write which share of it they have where there is room.
 
     What belongs to the channels takes less room than the layer itself.
     """
-    spans = _spans(rows)
+    spans = group_spans(rows)
     for height, row in enumerate(rows):
         for number, parts in row.parts.items():
-            room = {part: 0.15 if part == _OWNED else 1.0 for part in _COLORS if part in parts}
+            room = {part: 0.15 if part == OWNED else 1.0 for part in _COLORS if part in parts}
             left, scale = lanes[number] + 0.06, 0.88 / sum(room.values())
             for part in room:
                 _fill(axes, left, scale * room[part], height, height, 0.78, _COLORS[part])
@@ -223,11 +127,11 @@ def _draw_cells(axes: Axes, rows: Sequence[_Row], lanes: Sequence[int], size: fl
                 _write(axes, lanes[number] + 0.47, height, share, 0.8 * size)
 
 
-def _draw_stays(axes: Axes, rows: Sequence[_Row], count: int, size: float) -> None:
+def _draw_stays(axes: Axes, rows: Sequence[LayerRow], count: int, size: float) -> None:
     """Write behind the layers how many of their channels stay, and why."""
     for height, row in enumerate(rows):
         if row.stays:
-            _fill(axes, count + 0.06, 0.88, height, height, 0.78, _COLORS[_STAYS])
+            _fill(axes, count + 0.06, 0.88, height, height, 0.78, _COLORS[STAYS])
             _write(axes, count + 0.5, height, f"{sum(row.stays.values())}", size)
             axes.text(count + 1.05, height, row.reason, va="center_baseline", size=size, color=_SOFT, parse_math=False)
 
@@ -251,7 +155,7 @@ def _draw_head(figure: Figure, groups: PrunableGroups, title: str) -> None:
     left = _MARGIN / width
     units = sum(group.size for group in groups)
     summary = f"{len(groups)} groups, {units:,} units in all; 3: 64 at the top of a column is group 3, with 64 units"
-    figure.text(left, 1 - 0.1 / height, title, va="top", size=13, weight="bold", color=_INK, parse_math=False)
+    figure.text(left, 1 - 0.1 / height, title, va="top", size=13, weight="bold", color=INK, parse_math=False)
     figure.text(left, 1 - 0.39 / height, summary, va="top", size=9, color=_SOFT)
     from matplotlib.patches import Patch
 

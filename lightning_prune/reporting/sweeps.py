@@ -12,8 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_prune.errors import InputError
-from lightning_prune.reporting.plots import Point, draw_sweep, percent
-from lightning_prune.reporting.report import EXPORTED, in_units, milliseconds, read_summary, reference, title
+from lightning_prune.reporting.number_formats import milliseconds, percent, short_count
+from lightning_prune.reporting.rows import EXPORTED, reference
+from lightning_prune.reporting.run_folder import RunFolder, SweepFolder
+from lightning_prune.reporting.summary import read_summary
+from lightning_prune.reporting.sweep_plot import Point, draw_sweep
 
 
 @dataclass(frozen=True)
@@ -45,24 +48,23 @@ def sweep_report(sweep_folder: Path) -> Table:
     Raises:
         InputError: If there is no folder in `sweep_folder`.
     """
-    folders = [path for path in sweep_folder.glob("[!.]*") if path.is_dir()]
-    if not folders:
+    folder = SweepFolder(sweep_folder)
+    jobs = [_read_job(job) for job in folder.jobs]
+    if not jobs:
         raise InputError(f"expected a sweep folder with one folder a job, got {sweep_folder}")
-    # Numbers by their size, 9 before 10.
-    jobs = sorted(map(_read_job, folders), key=lambda job: (not job.name.isdigit(), len(job.name), job.name))
     keys = [key for key in dict.fromkeys(key for job in jobs for key in job.settings) if len(_values(jobs, key)) > 1]
-    _write_csv(sweep_folder / "sweep.csv", jobs, keys)
-    _draw(sweep_folder, jobs, keys)
+    _write_csv(folder.table, jobs, keys)
+    _draw(folder, jobs, keys)
     return _sweep_table(jobs, keys)
 
 
-def _read_job(folder: Path) -> Job:
-    file = folder / "summary.json"
+def _read_job(folder: RunFolder) -> Job:
+    name, file = folder.path.name, folder.summary
     try:
         summary = read_summary(file)
     except InputError:
-        problem = "unreadable summary.json" if file.exists() else "failed or unfinished"
-        return Job(folder.name, _settings({"overrides": _hydra_overrides(folder)}), {}, problem)
+        problem = f"unreadable {file.name}" if file.exists() else "failed or unfinished"
+        return Job(name, _settings({"overrides": _overrides(folder.hydra_overrides)}), {}, problem)
     # The last model has the channels that are left, fine-tuned or not: all of them where nothing was pruned.
     last = [row for row in summary.rows if row.name != EXPORTED][-1]
     whole, slim = reference(summary.rows).profile, last.profile
@@ -77,7 +79,7 @@ def _read_job(folder: Path) -> Job:
         "nonzeros_ratio": slim.nonzeros / max(1, whole.parameters),
         "latency_ms": slim.latency_ms,
     }
-    return Job(folder.name, _settings(summary.extra), numbers, "")
+    return Job(name, _settings(summary.extra), numbers, "")
 
 
 def _settings(extra: Mapping[str, Any]) -> dict[str, str]:
@@ -87,9 +89,8 @@ def _settings(extra: Mapping[str, Any]) -> dict[str, str]:
     return ({"strategy": "+".join(names)} if names else {}) | dict(overrides)
 
 
-def _hydra_overrides(folder: Path) -> list[str]:
+def _overrides(file: Path) -> list[str]:
     """Return the overrides that Hydra noted when the job began."""
-    file = folder / ".hydra" / "overrides.yaml"
     # One `- key=value` a line.
     lines = file.read_text().splitlines() if file.exists() else []
     return [line.removeprefix("- ").strip("'\"") for line in lines]
@@ -110,7 +111,7 @@ def _write_csv(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
             writer.writerow([job.name, *(job.settings.get(key, "") for key in keys), *cells, job.problem])
 
 
-def _draw(sweep_folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
+def _draw(folder: SweepFolder, jobs: Sequence[Job], keys: Sequence[str]) -> None:
     drawn = [job for job in jobs if math.isfinite(job.numbers.get("accuracy_slim", math.nan))]
     if not drawn:
         return
@@ -134,13 +135,13 @@ def _draw(sweep_folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
     subtitle = f"finished jobs: {len(drawn)} of {len(jobs)}" + ("     labels: " if labels else "")
     figure = draw_sweep(
         points,
-        title(sweep_folder),
+        folder.title,
         subtitle + ", ".join(map(_short, labels)),
         cost="MACs" if cost == "macs_ratio" else "non-zero parameters",
         legend=_short(legend),
         baseline=sum(dense) / len(dense) if dense else None,
     )
-    figure.savefig(sweep_folder / "sweep.png")
+    figure.savefig(folder.picture)
 
 
 def _short(key: str) -> str:
@@ -174,7 +175,7 @@ def _results(numbers: Mapping[str, float]) -> list[Text]:
     return [
         Text(percent(numbers["accuracy_dense"], 2)),
         Text(percent(numbers["accuracy_slim"], 2)),
-        Text.assemble(in_units(numbers["macs"]), (f"{percent(numbers['macs_ratio'], 0):>6}", "dim")),
+        Text.assemble(short_count(numbers["macs"]), (f"{percent(numbers['macs_ratio'], 0):>6}", "dim")),
         Text(percent(numbers["parameters_ratio"], 0)),
         Text(percent(numbers["nonzeros_ratio"], 1)),
         Text(milliseconds(numbers["latency_ms"])),

@@ -30,8 +30,10 @@ from lightning_prune.errors import InputError
 from lightning_prune.export.weight_files import load_weights
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.models.digits_resnet import digits_resnet
+from lightning_prune.reporting.metrics import read_metrics
 from lightning_prune.reporting.profiling import Profile
-from lightning_prune.reporting.report import Row, read_metrics, read_summary, write_summary
+from lightning_prune.reporting.rows import Row
+from lightning_prune.reporting.summary import read_summary, write_summary
 from lightning_prune.reporting.sweeps import sweep_report
 from lightning_prune.runs.overrides import reads_dense, reads_teacher, refuse_unread
 

@@ -1,0 +1,195 @@
+"""Tables and pictures of sweeps."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+from report_examples import BLUE, DENSE, MASKED, SLIM, VERMILLION, count_pixels, pixels, printed, squeezed
+
+from lightning_prune.errors import InputError
+from lightning_prune.reporting import sweeps
+from lightning_prune.reporting.profiling import Profile
+from lightning_prune.reporting.rows import Row
+from lightning_prune.reporting.summary import write_summary
+from lightning_prune.reporting.sweep_plot import Point
+from lightning_prune.reporting.sweeps import sweep_report
+
+
+def write_job(
+    sweep: Path, number: int, overrides: list[str], accuracy: float, macs: int, strategy: str = "sfp"
+) -> None:
+    (sweep / str(number)).mkdir(parents=True)
+    slim = Row("slim", accuracy, Profile(68118, 68118, macs, 300000, 1.5, 2, 32))
+    write_summary(sweep / str(number) / "summary.json", [DENSE, slim], {"overrides": overrides, "strategy": strategy})
+
+
+def test_sweep_lists_every_job_with_what_differs(tmp_path):
+    for number in (0, 2, 10):
+        overrides = ["model=resnet20", f"strategy.sfp.sparsity=0.{number}", "+seed=1"]
+        write_job(tmp_path, number, overrides, accuracy=0.9 - number / 100, macs=40551424 // (number + 1))
+    (tmp_path / "9" / ".hydra").mkdir(parents=True)
+    (tmp_path / "9" / ".hydra" / "overrides.yaml").write_text(
+        "- model=resnet20\n- strategy.sfp.sparsity=0.9\n- +seed=1\n"
+    )
+    (tmp_path / "11").mkdir()
+    (tmp_path / "11" / "summary.json").write_text("{")
+    (tmp_path / ".submitit").mkdir()
+    (tmp_path / "multirun.yaml").touch()
+
+    lines = printed(sweep_report(tmp_path), 80)
+
+    assert lines[0].split() == ["Job", "sparsity", "Dense", "Slim", "MACs", "Params", "Non-zero", "Latency"]
+    assert [squeezed(line) for line in lines[2:7]] == [
+        "0 0.0 92.20 % 90.00 % 40.55 M 100 % 25 % 25.0 % 1.50 ms",
+        "2 0.2 92.20 % 88.00 % 13.52 M 33 % 25 % 25.0 % 1.50 ms",
+        "9 0.9 - - - - - -",
+        "10 0.10 92.20 % 80.00 % 3.69 M 9 % 25 % 25.0 % 1.50 ms",
+        "11 - - - - - -",
+    ]
+    assert "Job 9 has no result: failed or unfinished." in lines
+    assert "Job 11 has no result: unreadable summary.json." in lines
+
+    with (tmp_path / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["job"] for row in rows] == ["0", "2", "9", "10", "11"]
+    assert [row["strategy.sfp.sparsity"] for row in rows] == ["0.0", "0.2", "0.9", "0.10", ""]
+    assert [row["accuracy_slim"] for row in rows] == ["0.9", "0.88", "", "0.8", ""]
+    assert float(rows[1]["macs_ratio"]) == pytest.approx(1 / 3, abs=1e-6)
+    assert [row["problem"] for row in rows] == ["", "", "failed or unfinished", "", "unreadable summary.json"]
+
+
+def test_sweep_counts_the_fine_tuned_model_and_leaves_the_teacher_out(tmp_path):
+    teacher = Row("teacher", 0.99, Profile(10**9, 10**9, 10**9, 10**9, 9.0, 2, 32))
+    tuned = Row("fine-tuned", 0.925, SLIM.profile)
+    (tmp_path / "0").mkdir()
+    write_summary(tmp_path / "0" / "summary.json", [teacher, DENSE, MASKED, SLIM, tuned], {"strategy": ["sfp", "kd"]})
+
+    line = printed(sweep_report(tmp_path), 100)[2]
+
+    assert squeezed(line) == "0 92.20 % 92.50 % 19.35 M 48 % 41 % 41.0 % 1.71 ms"
+
+
+def test_table_of_many_settings_shortens_settings_and_no_number(tmp_path):
+    for number in range(3):
+        overrides = [f"{key}=value-{number}" for key in ("strategy", "criterion", "schedule", "optimizer.lr", "seed")]
+        write_job(tmp_path, number, overrides, accuracy=0.9, macs=20000000)
+
+    lines = printed(sweep_report(tmp_path), 80)
+
+    assert max(map(len, lines)) <= 80
+    assert sum("92.20 %  90.00 %  20.00 M  49 %    25 %    25.0 %  1.50 ms" in line for line in lines) == 3
+
+
+def test_strategy_is_text_and_not_markup(tmp_path):
+    write_job(tmp_path, 0, ["strategy=[sfp,kd]"], accuracy=0.9, macs=10)
+    write_job(tmp_path, 1, ["strategy=sfp"], accuracy=0.9, macs=20)
+
+    assert "[sfp,kd]" in printed(sweep_report(tmp_path), 80)[2]
+
+
+def test_strategies_that_no_override_names_come_from_the_summaries(tmp_path):
+    write_job(tmp_path, 0, ["experiment=a"], accuracy=0.9, macs=10, strategy="sfp")
+    write_job(tmp_path, 1, ["experiment=b"], accuracy=0.9, macs=20, strategy="gmp")
+
+    lines = printed(sweep_report(tmp_path), 80)
+
+    assert lines[0].split()[:3] == ["Job", "strategy", "experiment"]
+    assert lines[3].split()[:3] == ["1", "gmp", "b"]
+
+
+@pytest.mark.parametrize("jobs", [1, 6, 40])
+def test_sweep_picture_is_drawn_for_any_number_of_jobs(tmp_path, jobs):
+    for number in range(jobs):
+        sparsity, strategy, seed = number // 6, number % 6 // 3, number % 3
+        overrides = [f"sparsity=0.{sparsity}", f"strategy={'ab'[strategy]}", f"seed={seed}"]
+        write_job(
+            tmp_path, number, overrides, accuracy=0.9 - 0.01 * sparsity**2 + 0.002 * seed, macs=4 * 10**7 >> sparsity
+        )
+
+    sweep_report(tmp_path)
+
+    image = pixels(tmp_path / "sweep.png")
+    assert image.shape[1] >= 1200
+    assert image.shape[0] >= 700
+    assert count_pixels(image, BLUE) > 100
+    # The second strategy has the second colour.
+    assert (count_pixels(image, VERMILLION) > 100) == (jobs > 1)
+
+
+def test_seeds_of_a_sweep_share_a_setting(tmp_path, monkeypatch):
+    for number in range(8):
+        overrides = [f"sparsity=0.{number // 4}", f"strategy={'ab'[number % 4 // 2]}", f"data.seed={number % 2}"]
+        write_job(tmp_path, number, overrides, accuracy=0.9, macs=10**7)
+    drawn: list[Point] = []
+    monkeypatch.setattr(sweeps, "draw_sweep", lambda points, *args, **kwargs: drawn.extend(points) or Figure())
+
+    sweep_report(tmp_path)
+
+    assert [(p.series, p.setting) for p in drawn] == [(s, x) for x in ("0.0", "0.1") for s in "aabb"]
+
+
+def test_runs_without_a_dense_model_claim_none_and_show_their_zeros(tmp_path, monkeypatch):
+    for number, nonzeros in enumerate((30, 10)):
+        (tmp_path / str(number)).mkdir()
+        rows = [Row(name, 0.9, Profile(100, nonzeros, 10**6, 400, 1.5, 2, 32)) for name in ("masked", "slim")]
+        extra = {"overrides": [f"sparsity={number}"], "strategy": ["gmp"]}
+        write_summary(tmp_path / str(number) / "summary.json", rows, extra)
+    figures: list[Figure] = []
+    draw = sweeps.draw_sweep
+    monkeypatch.setattr(
+        sweeps, "draw_sweep", lambda *args, **kwargs: figures.append(draw(*args, **kwargs)) or figures[0]
+    )
+
+    lines = printed(sweep_report(tmp_path), 80)
+
+    assert [squeezed(line) for line in lines[2:4]] == [
+        "0 0 - 90.00 % 1.00 M 100 % 100 % 30.0 % 1.50 ms",
+        "1 1 - 90.00 % 1.00 M 100 % 100 % 10.0 % 1.50 ms",
+    ]
+    (axes,) = figures[0].axes
+    assert axes.get_xlabel() == "remaining non-zero parameters of the dense model"
+    assert [text.get_text() for text in axes.texts] == ["1"]
+    (front,) = [line for line in axes.lines if line.get_label() == "Pareto front"]
+    assert front.get_xdata()[0] == 0.1
+
+
+def test_a_sweep_with_fewer_macs_is_drawn_over_them_and_its_dense_model_is_that_of_the_jobs_that_have_one(
+    tmp_path, monkeypatch
+):
+    write_job(tmp_path, 0, ["strategy=sfp"], accuracy=0.9, macs=DENSE.profile.macs // 2)
+    (tmp_path / "1").mkdir()
+    rows = [Row(name, 0.5, MASKED.profile) for name in ("masked", "slim")]
+    write_summary(tmp_path / "1" / "summary.json", rows, {"overrides": ["strategy=gmp"], "strategy": ["gmp"]})
+    drawn: list[object] = []
+    monkeypatch.setattr(
+        sweeps,
+        "draw_sweep",
+        lambda points, *_, cost, legend, baseline: drawn.extend([points, cost, baseline]) or Figure(),
+    )
+
+    sweep_report(tmp_path)
+
+    assert drawn == [[Point("sfp", "", 0.5, 0.9), Point("gmp", "", 1.0, 0.5)], "MACs", DENSE.accuracy]
+
+
+def test_sweep_without_a_finished_job_has_a_table_and_no_picture(tmp_path):
+    (tmp_path / "0").mkdir()
+
+    lines = printed(sweep_report(tmp_path), 80)
+
+    assert lines[2].split() == ["0", "-", "-", "-", "-", "-", "-"]
+    assert not (tmp_path / "sweep.png").exists()
+
+
+def test_diverged_jobs_are_listed_and_not_drawn(tmp_path):
+    write_job(tmp_path, 0, ["lr=1"], accuracy=math.nan, macs=10)
+
+    assert printed(sweep_report(tmp_path), 80)[2].split()[:4] == ["0", "92.20", "%", "-"]
+    assert not (tmp_path / "sweep.png").exists()
+
+
+def test_folder_without_jobs_is_refused(tmp_path):
+    with pytest.raises(InputError, match="expected a sweep folder with one folder a job, got "):
+        sweep_report(tmp_path)
