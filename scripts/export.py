@@ -10,7 +10,6 @@ Of a run that was pruned it is the slim network, of one that was fine-tuned afte
 
 import argparse
 import copy
-import logging
 import os
 from collections.abc import Sequence
 from itertools import islice
@@ -19,22 +18,16 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lightning_prune import load_slim
-from lightning_prune.callbacks import QuantizationAwareTraining
 from lightning_prune.data import InMemoryImages
 from lightning_prune.errors import InputError
 from lightning_prune.export import (
     FORMATS,
     calibrated,
     latencies_ms,
-    load_weights,
     optimized_ops,
     require_onnx,
     run,
@@ -47,7 +40,7 @@ from lightning_prune.graph import evaluating, suspended
 from lightning_prune.models import ImageClassifier
 from lightning_prune.quantization import quantization_of, release
 from lightning_prune.reporting import latencies_ms as eager_latencies_ms
-from lightning_prune.runs import RESOLVERS
+from lightning_prune.runs import FinishedRun, ending_in_one_line, finished_run
 
 SAME_PREDICTIONS = 0.995
 """Share of test images of which an int8 file must predict the class that the quantized network predicts."""
@@ -78,17 +71,6 @@ HELP = {
 }
 
 
-class Ending(NamedTuple):
-    """What a run ended with."""
-
-    module: ImageClassifier
-    data: InMemoryImages
-    file: Path
-    strategy: list[str]
-    dense_bytes: int
-    """Of the numbers that the dense network holds, as it was built."""
-
-
 def main() -> None:
     """Export one run; what a person got wrong ends it with one line."""
     formats = [f"  {name}\n    for {one.use}\n    needs {one.needs}" for name, one in FORMATS.items()]
@@ -101,12 +83,8 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a run of train.py")
     parser.add_argument("options", nargs="*", metavar="key=value", help="see below")
     arguments = parser.parse_args()
-    try:
+    with ending_in_one_line(RuntimeError):
         export(arguments.run, options_of(arguments.options))
-    except InstantiationException as error:
-        raise SystemExit(f"Error: {' '.join(str(error.__cause__ or error).split())}") from error
-    except (InputError, RuntimeError) as error:
-        raise SystemExit(f"Error: {' '.join(str(error).split())}") from error
 
 
 def options_of(typed: Sequence[str]) -> Options:
@@ -143,76 +121,36 @@ def export(folder: Path, options: Options) -> None:
     """
     if options.format.startswith("onnx"):
         require_onnx()
-    ending = ending_of(folder)
+    run = finished_run(folder)
     path = Path(options.output) if options.output else folder / FORMATS[options.format].file
-    module = quantized_of(ending, options.calibrate) if options.format == "onnx-int8" else ending.module
-    write(module, ending.data.example_input(2), path, options.format)
+    module = quantized_of(run, options.calibrate) if options.format == "onnx-int8" else run.module
+    write(module, run.data.example_input(2), path, options.format)
     if options.format == "onnx-int8":
-        check_int8(module, ending.data, path, options)
+        check_int8(module, run.data, path, options)
         return
-    print(f"{ending.file.name} as {os.path.relpath(path)}, {size(path)}, with the same outputs")
+    print(f"{run.file.name} as {os.path.relpath(path)}, {size(path)}, with the same outputs")
     if options.format == "lpz":
-        print_parts(path, ending.dense_bytes)
+        print_parts(path, run.dense_bytes)
 
 
-# The run --------------------------------------------------------------------------------------------------------------
-
-
-def ending_of(folder: Path) -> Ending:
-    """Return the network that a run ended with, quantized if it was trained so, and its data.
-
-    Raises:
-        InputError: If the folder is not that of a run that has ended.
-    """
-    if not (folder / "config.yaml").is_file():
-        raise InputError(f"expected the folder of a run, with a config.yaml in it, got {folder}")
-    for name, resolver in RESOLVERS.items():
-        OmegaConf.register_new_resolver(name, resolver, replace=True)
-    cfg = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(cfg, DictConfig)
-    data: InMemoryImages = instantiate(cfg.data)
-    data.prepare_data()
-    data.setup("fit")
-    data.setup("test")
-    network = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
-    module = ImageClassifier(network, data.num_classes)
-    module.example_input_array = data.example_input(2)
-    dense_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
-    found = [folder / name for name in ("finetuned.pt", "slim.pt", "quantized.pt") if (folder / name).is_file()]
-    if not found:
-        load_weights(module.network, folder)
-        return Ending(module.eval(), data, folder / "checkpoints", list(cfg.strategy), dense_bytes)
-    file = found[0]
-    strategy = cfg.finetune.strategy if file.name == "finetuned.pt" else cfg.strategy
-    # It is float until the next lines, which needs no warning.
-    logging.getLogger("lightning_prune.slimming.slim_files").setLevel(logging.ERROR)
-    module = load_slim(module, file).eval()
-    state = torch.load(file, map_location="cpu", weights_only=True).get("quantization")
-    if state is not None:
-        options = next(options for options in strategy.values() if "QuantizationAwareTraining" in options["_target_"])
-        callback: QuantizationAwareTraining = instantiate(options)
-        callback.restore(module, state)
-    return Ending(module.eval(), data, file, list(strategy), dense_bytes)
-
-
-def quantized_of(ending: Ending, batches: int) -> ImageClassifier:
+def quantized_of(run: FinishedRun, batches: int) -> ImageClassifier:
     """Return a network as it was trained with rounded numbers, or with ranges from a few training batches.
 
     Raises:
         InputError: If it was not trained so and no batches are given, or was and there are.
     """
-    trained = quantization_of(ending.module) is not None
+    trained = quantization_of(run.module) is not None
     if trained and batches:
-        raise InputError(f"expected calibrate for a float network, got one trained with strategy={ending.strategy}")
+        raise InputError(f"expected calibrate for a float network, got one trained with strategy={run.strategy}")
     if not trained and not batches:
         raise InputError(
-            f"expected a run with strategy=qat, got strategy=[{','.join(ending.strategy) or 'none'}]; calibrate=32 "
+            f"expected a run with strategy=qat, got strategy=[{','.join(run.strategy) or 'none'}]; calibrate=32 "
             "takes the ranges from 32 training batches, without training"
         )
     if trained:
-        return ending.module
-    images = (ending.data.on_after_batch_transfer(batch, 0)[0] for batch in ending.data.train_dataloader())
-    return calibrated(ending.module, islice(images, batches))
+        return run.module
+    images = (run.data.on_after_batch_transfer(batch, 0)[0] for batch in run.data.train_dataloader())
+    return calibrated(run.module, islice(images, batches))
 
 
 # The file -------------------------------------------------------------------------------------------------------------

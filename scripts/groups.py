@@ -13,15 +13,21 @@ from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lightning_prune import prunable_groups
 from lightning_prune.data import InMemoryImages
 from lightning_prune.errors import InputError
-from lightning_prune.reporting import draw_groups
-from lightning_prune.runs import RESOLVERS
+from lightning_prune.reporting import RunFolder, draw_groups
+from lightning_prune.runs import (
+    build,
+    build_network,
+    ending_in_one_line,
+    read_configuration,
+    refuse_gone,
+    refuse_renamed,
+    register_resolvers,
+)
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -32,10 +38,8 @@ def main() -> None:
     parser.add_argument("what", nargs="+", metavar="RUN or key=value", help="see above")
     typed = parser.parse_args().what
     pictures = [word.removeprefix("picture=") for word in typed if word.startswith("picture=")]
-    try:
+    with ending_in_one_line():
         show([word for word in typed if not word.startswith("picture=")], pictures)
-    except (InputError, HydraException) as error:
-        raise SystemExit(f"Error: {' '.join(str(error.__cause__ or error).split())}") from error
 
 
 def show(words: Sequence[str], pictures: Sequence[str]) -> None:
@@ -49,11 +53,11 @@ def show(words: Sequence[str], pictures: Sequence[str]) -> None:
         InputError: If the words mean no network, or a file is no picture.
     """
     cfg = configuration(words)
-    data: InMemoryImages = instantiate(cfg.data)
+    data: InMemoryImages = build(cfg, "data")
     data.prepare_data()
     data.setup("fit")
     torch.manual_seed(0)
-    network = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
+    network = build_network(cfg, "model", data)
     groups = prunable_groups(network, data.example_input(2))
     print(groups)
     for picture in pictures:
@@ -67,16 +71,17 @@ def configuration(words: Sequence[str]) -> DictConfig:
     Raises:
         InputError: If the folder is not that of a run, or more is said about it.
     """
-    for name, resolver in RESOLVERS.items():
-        OmegaConf.register_new_resolver(name, resolver, replace=True)
+    register_resolvers()
+    refuse_renamed(words)
     if all("=" in word for word in words):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("train", overrides=["run_folder=.", "run_id=none", *words])
-    folder = Path(words[0])
-    if len(words) > 1 or not (folder / "config.yaml").is_file():
+    folder = RunFolder(Path(words[0]))
+    if len(words) > 1 or not folder.config.is_file():
         raise InputError(f"expected the folder of a run, with a config.yaml in it, or key=value, got {' '.join(words)}")
-    cfg = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(cfg, DictConfig)
+    cfg = read_configuration(folder)
+    for options in (cfg.data, cfg.model):
+        refuse_gone(options, folder, "say model=NAME and data=NAME in its place")
     return cfg
 
 

@@ -7,10 +7,17 @@ from lightning_prune.export.onnx_file import write_onnx
 from lightning_prune.export.onnx_session import latencies_ms, optimized_ops, require_onnx, run, session
 from lightning_prune.export.packed import load_packed, sizes, write_packed
 from lightning_prune.export.semi_structured import to_semi_structured
-from lightning_prune.export.weight_files import copy_weights, difference, fingerprint, load_weights
+from lightning_prune.export.weight_files import (
+    ArchitectureMismatch,
+    copy_weights,
+    difference,
+    fingerprint,
+    load_weights,
+)
 
 __all__ = [
     "FORMATS",
+    "ArchitectureMismatch",
     "IntegerExecutor",
     "calibrated",
     "copy_weights",

@@ -15,6 +15,11 @@ from lightning_prune.slimming import load_slim_state
 
 State = dict[str, Tensor]
 
+
+class ArchitectureMismatch(InputError):
+    """Weights of another architecture than that of the network that they are to go into."""
+
+
 _BY_NAME = ("state_dict", "buffers", "widths", "gone")
 """What the file of a slim model says by the names of tensors and modules."""
 
@@ -159,7 +164,7 @@ def _matching(own: State, saved: State, path: str) -> State:
     differs = difference(own, closest)
     assert differs is not None
     name, expected, got = differs
-    raise InputError(f"expected {name} of {expected}, got {got} in {path}: it is of another architecture")
+    raise ArchitectureMismatch(f"expected {name} of {expected}, got {got} in {path}: it is of another architecture")
 
 
 def _views(own: State, saved: State) -> dict[str, State]:

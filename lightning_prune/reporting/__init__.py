@@ -6,6 +6,7 @@ from lightning_prune.reporting.group_plot import draw_groups
 from lightning_prune.reporting.metrics import read_metrics
 from lightning_prune.reporting.profiling import latencies_ms, macs, profile, profile_all
 from lightning_prune.reporting.rows import EXPORTED, Row
+from lightning_prune.reporting.run_folder import RunFolder, SweepFolder
 from lightning_prune.reporting.summary import Json, in_words, read_summary, write_summary
 from lightning_prune.reporting.sweeps import sweep_report
 
@@ -14,6 +15,8 @@ __all__ = [
     "EndTable",
     "Json",
     "Row",
+    "RunFolder",
+    "SweepFolder",
     "draw_groups",
     "in_words",
     "latencies_ms",

@@ -1,11 +1,10 @@
 """The models of a run side by side: what they get right on the test set, and what they cost."""
 
-import copy
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -14,45 +13,8 @@ from torch import Tensor
 
 from lightning_prune.callbacks import Pruner
 from lightning_prune.graph import suspended
-from lightning_prune.quantization import quantization_of
-from lightning_prune.reporting import EndTable, Json, Row, in_words, plot_curves, profile_all, write_summary
-from lightning_prune.slimming import slimmed
+from lightning_prune.reporting import EndTable, Json, Row, RunFolder, in_words, plot_curves, profile_all, write_summary
 from lightning_prune.training import Placed
-
-Module = TypeVar("Module", bound=LightningModule)
-
-
-@dataclass(frozen=True, eq=False)
-class Ending(Generic[Module]):
-    """The models that a training ends with.
-
-    Attributes:
-        models: By name: `dense`, unless that is not known, `masked` and `slim`, or what there is without a pruner.
-        kept: What of the tensors of the masked one the slim one has; see `Slimmed`.
-    """
-
-    models: dict[str, Module]
-    kept: dict[str, dict[int, Tensor]]
-
-
-def ending(module: Module, pruners: Collection[Pruner], example_input: Tensor) -> Ending[Module]:
-    """Return what a training ends with.
-
-    Args:
-        module: As it is after training.
-        pruners: Those it was trained with; without one it is `dense`, or `quantized`, and there is nothing else.
-        example_input: What its `forward` takes.
-    """
-    if not pruners:
-        return Ending({"dense" if quantization_of(module) is None else "quantized": module}, {})
-    slim = slimmed(module, example_input)
-    models = {"masked": module, "slim": slim.model}
-    states = [pruner.dense_state for pruner in pruners]
-    if len(states) == 1 and states[0] is not None:
-        dense = copy.deepcopy(module)
-        dense.load_state_dict(states[0])
-        models = {"dense": dense, **models}
-    return Ending(models, slim.kept)
 
 
 class OpenedFile(LightningModule):
@@ -124,12 +86,12 @@ class Comparison:
         return [Row(*entries) for entries in zip(self.models, self._accuracies.values(), profiles, strict=True)]
 
     def report(
-        self, run_folder: Path, rows: Sequence[Row], strategy: Mapping[str, Callback], extra: Mapping[str, Json]
+        self, folder: RunFolder, rows: Sequence[Row], strategy: Mapping[str, Callback], extra: Mapping[str, Json]
     ) -> None:
         """Write `summary.json` and `curves.png` into a run's folder, and print the table of its models.
 
         Args:
-            run_folder: With the logged curves of the training that pruned.
+            folder: With the logged curves of the training that pruned.
             rows: See `rows`.
             strategy: The callbacks of that training, by name.
             extra: What the summary says besides; see `write_summary`.
@@ -139,14 +101,14 @@ class Comparison:
         placed = {name: callback for name, callback in strategy.items() if isinstance(callback, Placed)}
         reports = {name: text for name, callback in placed.items() if (text := callback.report(trained))}
         results = {"predictions_equal": equal, "pruning": reports}
-        write_summary(run_folder / "summary.json", rows, {**extra, **results})
+        write_summary(folder.summary, rows, {**extra, **results})
         final_epochs = [pruner.final_epoch for pruner in strategy.values() if isinstance(pruner, Pruner)]
-        plot_curves(run_folder, rows, hard_from_epoch=max((e for e in final_epochs if e is not None), default=None))
+        plot_curves(folder.path, rows, hard_from_epoch=max((e for e in final_epochs if e is not None), default=None))
         console = Console()
         console.print(EndTable(rows))
-        files = sorted(path.name for path in run_folder.iterdir() if not path.name.startswith("."))
+        files = sorted(path.name for path in folder.path.iterdir() if not path.name.startswith("."))
         lines = [f"{name}: {in_words(text)}" for name, text in reports.items()]
-        for line in [*lines, f"In {os.path.relpath(run_folder)}: {', '.join(files)}"]:
+        for line in [*lines, f"In {os.path.relpath(folder.path)}: {', '.join(files)}"]:
             console.print(f"\n{line}", markup=False, highlight=False, soft_wrap=True)
 
     def _add(self, name: str, model: LightningModule, accelerator: str, precision: Any) -> None:

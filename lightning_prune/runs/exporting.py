@@ -1,16 +1,14 @@
 """The file of the network that a run ends with: refused before training if it cannot be, measured after it."""
 
-from pathlib import Path
-
 from torch import Tensor
 
 from lightning_prune.errors import InputError
 from lightning_prune.export import FORMATS, opened, require_onnx, write
-from lightning_prune.reporting import EXPORTED
+from lightning_prune.reporting import EXPORTED, RunFolder
 from lightning_prune.runs.comparison import Comparison
 
 
-def check_format(format: str | None, integer: bool) -> None:
+def check_export(format: str | None, integer: bool) -> None:
     """Refuse a format that there is not, that a package is missing for, or that will not fit the network.
 
     Args:
@@ -33,12 +31,12 @@ def check_format(format: str | None, integer: bool) -> None:
         )
 
 
-def export_last(compared: Comparison, run_folder: Path, example_input: Tensor, format: str) -> None:
+def export_last_model(compared: Comparison, folder: RunFolder, example_input: Tensor, format: str) -> None:
     """Write the last model of a comparison into a run's folder, open the file again, and compare that as well.
 
     Args:
         compared: Holds at least one model.
-        run_folder: Where the file goes.
+        folder: Where the file goes.
         example_input: What the model takes.
         format: One of `FORMATS`.
 
@@ -47,6 +45,6 @@ def export_last(compared: Comparison, run_folder: Path, example_input: Tensor, f
         RuntimeError: If the file computes something else.
     """
     module = list(compared.models.values())[-1]
-    file = run_folder / FORMATS[format].file
+    file = folder.path / FORMATS[format].file
     write(module, example_input, file, format)
     compared.add_file(EXPORTED, file, opened(file, format, module))

@@ -1,7 +1,6 @@
 """The second training of a run, of its slim model: the files that it begins with, and what it begins as."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -9,37 +8,35 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 
 from lightning_prune.callbacks import HeldZeros, InheritedMomentum, SlimWidths, nonzeros
-from lightning_prune.reporting import macs
+from lightning_prune.reporting import RunFolder, macs
 from lightning_prune.runs.checkpoints import best_checkpoint
-from lightning_prune.runs.scratch import begin_anew, epochs_of_same_compute
+from lightning_prune.runs.scratch import epochs_of_same_compute, reinitialize
 from lightning_prune.slimming import load_slim, slice_state
 
 Module = TypeVar("Module", bound=LightningModule)
 
-SLIM, DENSE, MOMENTUM = "slim.pt", "dense.pt", "momentum.pt"
 
-
-def save_momentum(run_folder: Path, module: LightningModule, kept: Mapping[str, Mapping[int, Tensor]]) -> None:
+def save_momentum(folder: RunFolder, module: LightningModule, kept: Mapping[str, Mapping[int, Tensor]]) -> None:
     """Write the momentum of a run's best checkpoint, whose weights its slim model has, cut to that model.
 
     Args:
-        run_folder: With that checkpoint.
+        folder: With that checkpoint.
         module: The masked model.
         kept: What is left of its tensors; see `Slimmed`.
 
     Raises:
         InputError: If the optimizer is not one of all parameters, or keeps what cannot be cut.
     """
-    best = best_checkpoint(run_folder)
+    best = best_checkpoint(folder)
     assert best is not None
     (state,) = torch.load(best, map_location="cpu", weights_only=True)["optimizer_states"]
     states, stored = slice_state(state, dict(module.named_parameters()), kept), module.state_dict()
     # What quantizers learn is no part of the network, and is learned anew.
-    torch.save({name: known for name, known in states.items() if name in stored}, run_folder / MOMENTUM)
+    torch.save({name: known for name, known in states.items() if name in stored}, folder.momentum)
 
 
-def begin(
-    build: Callable[[], Module], run_folder: Path, *, scratch: bool, momentum: bool
+def start_finetuning(
+    build: Callable[[], Module], folder: RunFolder, *, scratch: bool, momentum: bool
 ) -> tuple[Module, list[Callback]]:
     """Return the slim model of a run as its second training begins, and the callbacks by which it goes on as it was.
 
@@ -47,30 +44,30 @@ def begin(
 
     Args:
         build: Builds the dense model, with the same random weights in each process.
-        run_folder: Where `slim.pt` is.
+        folder: Where `slim.pt` is.
         scratch: Whether it begins with random weights.
         momentum: Whether its optimizer begins with what `save_momentum` has written.
     """
-    module = load_slim(build(), run_folder / SLIM)
+    module = load_slim(build(), folder.slim)
     callbacks: list[Callback] = [HeldZeros(nonzeros(module)), SlimWidths()]
     if scratch:
-        begin_anew(module, build())
+        reinitialize(module, build())
     if momentum:
-        callbacks.append(InheritedMomentum(torch.load(run_folder / MOMENTUM, weights_only=True)))
+        callbacks.append(InheritedMomentum(torch.load(folder.momentum, weights_only=True)))
     return module, callbacks
 
 
 def affordable_epochs(
-    build: Callable[[], Module], run_folder: Path, example_input: Tensor, epochs: int, longest: float | None
+    build: Callable[[], Module], folder: RunFolder, example_input: Tensor, epochs: int, longest: float | None
 ) -> int:
     """Return for how many epochs the slim model of a run trains with the compute that the dense one has had.
 
     Args:
         build: Builds the dense model.
-        run_folder: Where `slim.pt` is.
+        folder: Where `slim.pt` is.
         example_input: What its `forward` takes.
         epochs: See `epochs_of_same_compute`, as for `longest`.
         longest: As there.
     """
-    dense, slim = build(), load_slim(build(), run_folder / SLIM)
+    dense, slim = build(), load_slim(build(), folder.slim)
     return epochs_of_same_compute(epochs, macs(dense, example_input), macs(slim, example_input), longest)

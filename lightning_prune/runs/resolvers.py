@@ -5,12 +5,16 @@ import netrc
 import os
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
+from lightning_prune.reporting import RunFolder
+
 
 def existing_or(resume: str | None, default: str) -> str:
     """Return the run folder: the one to resume, if it is one, or a new one."""
     if resume is None:
         return default
-    if not (Path(resume) / "config.yaml").is_file():
+    if not RunFolder(Path(resume)).config.is_file():
         raise SystemExit(f"Error in resume: expected the folder of a run, with a config.yaml in it, got {resume}")
     return str(Path(resume).absolute())
 
@@ -50,4 +54,7 @@ def times(number: float, factor: float) -> float:
     return number * factor
 
 
-RESOLVERS = {function.__name__: function for function in (existing_or, wandb_offline, share_of, milestones, times)}
+def register_resolvers() -> None:
+    """Let configurations call these functions by their names."""
+    for function in (existing_or, wandb_offline, share_of, milestones, times):
+        OmegaConf.register_new_resolver(function.__name__, function, replace=True)

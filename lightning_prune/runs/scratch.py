@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from lightning_prune.graph import holder
 
 
-def begin_anew(small: nn.Module, fresh: nn.Module) -> None:
+def reinitialize(small: nn.Module, fresh: nn.Module) -> None:
     """Give a slim model the random weights of a dense one just built, cut to its widths and scaled to them.
 
     So whatever initialization the model's code has is that of its slim version: weights are drawn independently, so

@@ -16,16 +16,16 @@ from lightning_prune.errors import InputError
 log = logging.getLogger(__name__)
 
 
-def key_of(settings: object) -> str:
+def settings_key(settings: object) -> str:
     """Return a short name of settings, lists and dictionaries of plain values; equal ones have the same.
 
-    >>> key_of({"seed": 0, "epochs": 20}) == key_of({"epochs": 20, "seed": 0}) != key_of({"epochs": 20, "seed": 1})
+    >>> settings_key({"seed": 0, "epochs": 20}) == settings_key({"epochs": 20, "seed": 0})
     True
     """
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def made_once(folder: Path, make: Callable[[Path], None]) -> bool:
+def make_shared_folder(folder: Path, make: Callable[[Path], None]) -> bool:
     """Make a folder unless it is there already; of several jobs that want it, one does and the others wait for it.
 
     What is not whole lies beside it, in `folder.part`. There a job goes on where another one was killed.

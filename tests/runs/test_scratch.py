@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lightning_prune.models.resnet import ResNet
-from lightning_prune.runs.scratch import begin_anew, epochs_of_same_compute
+from lightning_prune.runs.scratch import epochs_of_same_compute, reinitialize
 
 
 def test_weights_are_distributed_as_if_drawn_at_the_slim_width() -> None:
@@ -16,7 +16,7 @@ def test_weights_are_distributed_as_if_drawn_at_the_slim_width() -> None:
         nn.init.normal_(norm.weight)
         nn.init.normal_(norm.bias)
     before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
-    begin_anew(small, fresh)
+    reinitialize(small, fresh)
     for name, module in small.named_modules():
         if isinstance(module, nn.Conv2d):
             # He et al. 2015, over the fan-out; the narrowest layer has 648 weights, the next ones 5,184 and more.
@@ -36,7 +36,7 @@ def test_weights_are_distributed_as_if_drawn_at_the_slim_width() -> None:
 def test_what_has_lost_nothing_has_what_the_code_draws() -> None:
     small, fresh = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)), nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
     nn.init.constant_(fresh[1].weight, 0.5)
-    begin_anew(small, fresh)
+    reinitialize(small, fresh)
     assert all(torch.equal(tensor, fresh.state_dict()[name]) for name, tensor in small.state_dict().items())
 
 

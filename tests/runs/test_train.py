@@ -23,7 +23,6 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
-import train
 from lightning_prune import load_slim
 from lightning_prune.callbacks.best_pruned_checkpoint import BestPrunedCheckpoint
 from lightning_prune.errors import InputError
@@ -35,9 +34,15 @@ from lightning_prune.reporting.profiling import Profile
 from lightning_prune.reporting.rows import Row
 from lightning_prune.reporting.summary import read_summary, write_summary
 from lightning_prune.reporting.sweeps import sweep_report
-from lightning_prune.runs.overrides import reads_dense, reads_teacher, refuse_unread
+from lightning_prune.runs.configurations import take_models_of_runs
+from lightning_prune.runs.overrides import refuse_unread
+from lightning_prune.runs.pipeline import run_stages
+from lightning_prune.runs.resolvers import register_resolvers
+from lightning_prune.runs.stage_needs import needs_dense, needs_teacher
+from lightning_prune.runs.stages import finetuning_stage, set_epochs, teacher_stage
 
 ROOT = Path(__file__).parents[2]
+register_resolvers()
 EPOCHS = ["trainer.max_epochs=3", "trainer.limit_train_batches=4"]
 SHORT = [*EPOCHS, "export=null"]
 
@@ -290,13 +295,13 @@ def test_teachers_are_told_apart_by_what_determines_them() -> None:
         ["data.batch_size=32"],
         ["trainer.limit_train_batches=4"],
     ]
-    assert len({train.teaching(composed(*overrides)).run_folder for overrides in same}) == 1
-    assert len({train.teaching(composed(*overrides)).run_folder for overrides in [*same, *others]}) == 1 + len(others)
+    assert len({teacher_stage(composed(*overrides)).run_folder for overrides in same}) == 1
+    assert len({teacher_stage(composed(*overrides)).run_folder for overrides in [*same, *others]}) == 1 + len(others)
 
 
 def test_stages_have_lengths_and_schedules_of_their_own() -> None:
     cfg = composed("strategy=gal", "trainer.max_epochs=40", "teacher.epochs=10", "+trainer.max_steps=7")
-    own = [cfg, train.teaching(cfg), train.finetuning(cfg)]
+    own = [cfg, teacher_stage(cfg), finetuning_stage(cfg)]
     assert [stage.trainer.max_epochs for stage in own] == [40, 10, 20]
     assert [stage.trainer.max_steps for stage in own] == [7, -1, -1]
     assert [list(stage.lr_scheduler.milestones) for stage in own] == [[12, 24, 36], [3, 6, 8], [6, 12, 16]]
@@ -319,15 +324,15 @@ def test_teacher_of_another_run_has_its_architecture_and_must_fit_the_data(tmp_p
     torch.save(ImageClassifier(digits_resnet(num_classes=7), 7).state_dict(), tmp_path / "checkpoints/best.ckpt")
     for checkpoint in (tmp_path, tmp_path / "checkpoints/best.ckpt"):
         cfg = composed("strategy=kd", f"teacher.checkpoint={checkpoint}")
-        train.settle_paths(cfg)
+        take_models_of_runs(cfg)
         assert cfg.teacher.model["_target_"].endswith("resnet20")
     cfg = composed("strategy=kd", f"teacher.checkpoint={tmp_path}", "model@teacher.model=digits_resnet")
     cfg.run_folder = str(tmp_path / "run")
-    train.settle_paths(cfg)
+    take_models_of_runs(cfg)
     with pytest.raises(
         CompactHydraException, match=r"of \(10.*got \(7.*expected a teacher of 1 channels and 10 classes"
     ) as raised:
-        train.run_stages(cfg)
+        run_stages(cfg)
     assert "\n" not in str(raised.value)
 
 
@@ -362,7 +367,7 @@ def test_options_of_a_teacher_that_nobody_reads_are_refused(overrides: list[str]
 )
 def test_mistakes_end_before_a_teacher_is_trained(overrides: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(CompactHydraException, match=re.escape(message)):
-        train.run_stages(composed(*overrides, f"teacher.folder={tmp_path}", f"run_folder={tmp_path}/run"))
+        run_stages(composed(*overrides, f"teacher.folder={tmp_path}", f"run_folder={tmp_path}/run"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -517,7 +522,7 @@ def test_failed_export_leaves_the_results_and_one_line(tmp_path: Path) -> None:
 )
 def test_dense_network_teaches_unless_another_teacher_is_given(overrides: list[str], dense: bool, other: bool) -> None:
     config = OmegaConf.to_container(composed(*overrides))
-    assert (reads_dense(config), reads_teacher(config)) == (dense, other)
+    assert (needs_dense(config), needs_teacher(config)) == (dense, other)
     refuse_unread(config, overrides)
 
 
@@ -525,10 +530,10 @@ def test_control_is_trained_by_the_recipe_of_the_main_run() -> None:
     cfg = composed(
         "strategy=sfp", "finetune=scratch_e", "lr_scheduler=cosine", "optimizer.lr=0.07", "trainer.max_epochs=9"
     )
-    own = train.finetuning(cfg)
+    own = finetuning_stage(cfg)
     assert own.optimizer == cfg.optimizer
     assert own.lr_scheduler == cfg.lr_scheduler
-    train.set_epochs(own, 13)
+    set_epochs(own, 13)
     assert own.lr_scheduler.T_max == 13
     assert cfg.lr_scheduler.T_max == 9
     assert own.seed != cfg.seed
@@ -580,7 +585,7 @@ def test_options_of_the_second_stage_and_the_file_are_refused_before_training(
 ) -> None:
     strategy = [] if overrides[0].startswith("strategy") else ["strategy=sfp"]
     with pytest.raises(CompactHydraException, match=re.escape(message)) as raised:
-        train.run_stages(composed(*strategy, *overrides, f"run_folder={tmp_path}/run"))
+        run_stages(composed(*strategy, *overrides, f"run_folder={tmp_path}/run"))
     assert "\n" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
 

@@ -14,7 +14,8 @@ from lightning_prune.callbacks.held_zeros import nonzeros
 from lightning_prune.callbacks.inherited_momentum import InheritedMomentum
 from lightning_prune.data.digits import digits
 from lightning_prune.models.classifier import ImageClassifier
-from lightning_prune.runs.finetuning import SLIM, begin
+from lightning_prune.reporting.run_folder import RunFolder
+from lightning_prune.runs.finetuning import start_finetuning
 
 
 def build() -> ImageClassifier:
@@ -44,14 +45,14 @@ def test_control_has_random_weights_and_the_zeros_of_the_pruned_one(tmp_path: Pa
     zeros = torch.rand(16, 64) < 0.5
     pruned.get_parameter("network.1.weight").data.normal_()[zeros] = 0
     nn.init.normal_(pruned.get_parameter("network.2.bias"))
-    save_slim(pruned, tmp_path / SLIM)
-    module, callbacks = begin(build, tmp_path, scratch=True, momentum=False)
+    save_slim(pruned, RunFolder(tmp_path).slim)
+    module, callbacks = start_finetuning(build, RunFolder(tmp_path), scratch=True, momentum=False)
     assert torch.equal(module.get_parameter("network.4.weight"), build().get_parameter("network.4.weight"))
     fit(module, *callbacks, epochs=1)
     weight, bias = module.get_parameter("network.1.weight"), module.get_parameter("network.2.bias")
     assert torch.equal(weight == 0, zeros)
     assert bias.all()  # it began at zero, but was not pruned
-    goes_on, _ = begin(build, tmp_path, scratch=False, momentum=False)
+    goes_on, _ = start_finetuning(build, RunFolder(tmp_path), scratch=False, momentum=False)
     assert nonzeros(goes_on).keys() == {"network.1.weight"}
     assert all(torch.equal(value, pruned.state_dict()[name]) for name, value in goes_on.state_dict().items())
 

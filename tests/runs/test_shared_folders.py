@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_prune.runs.shared_folders import made_once
+from lightning_prune.runs.shared_folders import make_shared_folder
 
 
 def test_of_jobs_at_once_one_makes_the_folder_and_the_others_wait_until_it_is_whole(tmp_path):
@@ -20,7 +20,7 @@ def test_of_jobs_at_once_one_makes_the_folder_and_the_others_wait_until_it_is_wh
         (part / "file").write_text("whole")
 
     def job() -> None:
-        made = made_once(tmp_path / "below" / "key", make)
+        made = make_shared_folder(tmp_path / "below" / "key", make)
         seen.append((made, (tmp_path / "below" / "key" / "file").read_text()))
 
     jobs = [threading.Thread(target=job) for _ in range(4)]
@@ -43,8 +43,8 @@ def test_a_job_goes_on_where_another_was_stopped(tmp_path):
         (part / "file").write_text((part / "file").read_text() + " and half")
 
     with pytest.raises(KeyboardInterrupt):
-        made_once(tmp_path / "key", stopped)
+        make_shared_folder(tmp_path / "key", stopped)
     assert not (tmp_path / "key").exists()
-    assert made_once(tmp_path / "key", make)
+    assert make_shared_folder(tmp_path / "key", make)
     assert (tmp_path / "key" / "file").read_text() == "half and half"
-    assert not made_once(tmp_path / "key", stopped)
+    assert not make_shared_folder(tmp_path / "key", stopped)

@@ -1,0 +1,112 @@
+"""What is refused before anything is trained."""
+
+from collections.abc import Collection
+
+import torch
+from lightning.pytorch import Callback, seed_everything
+from omegaconf import DictConfig
+
+from lightning_prune.callbacks import KnowledgeDistillation, Pruner, QuantizationAwareTraining
+from lightning_prune.data import InMemoryImages
+from lightning_prune.errors import InputError
+from lightning_prune.runs.building import build, build_classifier
+from lightning_prune.runs.exporting import check_export
+from lightning_prune.runs.stage_needs import Config, keeps_dense, needs_dense, needs_momentum, needs_teacher
+from lightning_prune.slimming import check_sliceable
+from lightning_prune.training import check_together
+
+CHOICES = {
+    "momentum": ("fresh", "sliced"),
+    "teacher": (None, "dense", "teacher"),
+    "from_scratch": ("epochs", "compute"),
+}
+"""Keys of fine-tuning that not all of its options have, and what they may be."""
+
+
+def check_options(cfg: DictConfig) -> None:
+    """Refuse what can be refused before data is read or anything trained, and set what holds for all stages."""
+    check_numbers(cfg)
+    if cfg.finetune:
+        check_finetuning(cfg)
+    if needs_momentum(cfg):
+        check_sliceable(build(cfg, "optimizer"))
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    for name, options in cfg.strategy.items():
+        if "teacher" not in options:
+            build(cfg, f"strategy.{name}")
+
+
+def check_numbers(config: Config) -> None:
+    """Refuse what has to be a whole number of at least 1 and is not.
+
+    Raises:
+        InputError: If there is such.
+    """
+    numbers = {"latency_batch_size": config["latency_batch_size"]}
+    if needs_teacher(config) and not config["teacher"]["checkpoint"]:
+        numbers["teacher.epochs"] = config["teacher"]["epochs"]
+    if config["finetune"]:
+        numbers["finetune.epochs"] = config["finetune"]["epochs"]
+    for key, number in numbers.items():
+        if not isinstance(number, int) or number < 1:
+            raise InputError(f"expected {key} to be a whole number of at least 1, got {number}")
+
+
+def check_finetuning(config: Config) -> None:
+    """Refuse options of the slim model's training that mean nothing or need what the main run does not leave.
+
+    Raises:
+        InputError: If there are such.
+    """
+    tuning = config["finetune"]
+    for key, choices in CHOICES.items():
+        if key in tuning and tuning[key] not in choices:
+            known = ", ".join("null" if choice is None else choice for choice in choices)
+            raise InputError(f"expected finetune.{key} to be one of {known}, got {tuning[key]}")
+    longest = tuning.get("longest")
+    if longest is not None and not (isinstance(longest, int | float) and longest >= 1):
+        raise InputError(f"expected finetune.longest to be null or at least 1, got {longest}")
+    if needs_dense(config) and not keeps_dense(config["strategy"]):
+        raise InputError(
+            "expected a strategy that keeps its dense network, such as sfp, for finetune.teacher=dense, got "
+            f"strategy=[{','.join(config['strategy'])}]; set finetune.teacher=teacher"
+        )
+    own, other = config["optimizer"]["_target_"], tuning["optimizer"].get("_target_", config["optimizer"]["_target_"])
+    if tuning.get("momentum") == "sliced" and own != other:
+        raise InputError(
+            f"expected finetune.momentum=fresh where the optimizer changes from {own} to {other}, got sliced"
+        )
+
+
+def check_strategy(cfg: DictConfig, data: InMemoryImages, strategy: Collection[Callback]) -> None:
+    """Refuse what would be refused when training starts, before the hours of a teacher."""
+    check_together(strategy)
+    for callback in strategy:
+        if isinstance(callback, KnowledgeDistillation):
+            callback.check_layers(build_classifier(cfg, data))
+
+
+def check_stages(cfg: DictConfig, pruners: Collection[Pruner], last: Collection[Callback]) -> None:
+    """Refuse stages that cannot follow on one another, and a file that cannot follow on them.
+
+    Args:
+        cfg: The configuration of the run.
+        pruners: The callbacks of the main stage that prune.
+        last: The callbacks of the last stage.
+
+    Raises:
+        InputError: If they are such.
+    """
+    strategy = f"strategy=[{','.join(cfg.strategy) or 'none'}]"
+    if cfg.finetune and not pruners:
+        raise InputError(
+            f"expected a strategy that prunes before fine-tuning, got {strategy}; add one, or set finetune=none"
+        )
+    if needs_dense(cfg) and len(pruners) > 1:
+        raise InputError(
+            f"expected one pruner where the dense network teaches, got {strategy}; set finetune.teacher=teacher"
+        )
+    integer = [one for one in last if isinstance(one, QuantizationAwareTraining) and one.quantizer.integer]
+    check_export(cfg.export, bool(integer))

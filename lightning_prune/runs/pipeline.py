@@ -1,0 +1,171 @@
+"""The stages of a run: a teacher if it needs one, the main training, the slim model's own, and their comparison."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from omegaconf import DictConfig
+from torch import nn
+
+from lightning_prune.callbacks import Pruner
+from lightning_prune.data import InMemoryImages
+from lightning_prune.export import load_weights
+from lightning_prune.models import ImageClassifier
+from lightning_prune.runs.building import build, build_classifier, build_network, build_strategy, classifier_options
+from lightning_prune.runs.checkpoints import best_checkpoint
+from lightning_prune.runs.checks import check_options, check_stages, check_strategy
+from lightning_prune.runs.comparison import Comparison
+from lightning_prune.runs.configurations import folder_of
+from lightning_prune.runs.end_models import end_models
+from lightning_prune.runs.exporting import export_last_model
+from lightning_prune.runs.finetuning import affordable_epochs, save_momentum, start_finetuning
+from lightning_prune.runs.messages import first_line, one_line, say
+from lightning_prune.runs.stage_needs import needs_dense, needs_momentum, needs_teacher
+from lightning_prune.runs.stages import VERSION, finetuning_stage, set_epochs
+from lightning_prune.runs.teacher import load_teacher, teacher_weights
+from lightning_prune.runs.training import trained
+from lightning_prune.slimming import save_slim
+
+NAMES = {None: "fine-tuned", "epochs": "scratch-E", "compute": "scratch-B"}
+"""What the end table calls the slim model after its own training, by what a control has in common with the run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What the stages of a run are made of, before anything is trained.
+
+    Attributes:
+        data: For all stages.
+        teacher: A network without its weights; None without one.
+        callbacks: Of the main stage, by name.
+        finetuning: The configuration of the last stage; None if there is none.
+        finetuning_teacher: The teacher of that stage: the same, or a network for this run's dense weights.
+        finetuning_callbacks: Of that stage, by name.
+    """
+
+    data: InMemoryImages
+    teacher: nn.Module | None
+    callbacks: Mapping[str, Callback]
+    finetuning: DictConfig | None
+    finetuning_teacher: nn.Module | None
+    finetuning_callbacks: Mapping[str, Callback]
+
+    @property
+    def pruners(self) -> list[Pruner]:
+        """Those of the main stage that prune."""
+        return [callback for callback in self.callbacks.values() if isinstance(callback, Pruner)]
+
+
+def run_stages(cfg: DictConfig) -> None:
+    """Run each stage from its last checkpoint on, then compare the models that they end with."""
+    with one_line():
+        parts = checked_parts(cfg)
+    comparison = Comparison(parts.data, cfg.trainer.accelerator, cfg.trainer.precision)
+    is_first = train_main(cfg, parts, comparison)
+    if parts.finetuning is not None:
+        if parts.finetuning_teacher is not parts.teacher:
+            load_teacher(parts.finetuning_teacher, folder_of(cfg).dense, parts.data)
+        finetune(cfg, parts.finetuning, parts, comparison)
+    if is_first:
+        finish(cfg, parts, comparison)
+
+
+def checked_parts(cfg: DictConfig) -> Parts:
+    """Build all parts of a run and refuse those that do not go together."""
+    check_options(cfg)
+    data: InMemoryImages = build(cfg, "data")
+    teacher = build_network(cfg, "teacher.model", data) if needs_teacher(cfg) else None
+    own_teacher = build_network(cfg, "model", data) if needs_dense(cfg) else teacher
+    callbacks = build_strategy(cfg, teacher)
+    finetuning = finetuning_stage(cfg) if cfg.finetune else None
+    last = build_strategy(finetuning, own_teacher) if finetuning is not None else {}
+    parts = Parts(data, teacher, callbacks, finetuning, own_teacher, last)
+    check_stages(cfg, parts.pruners, (callbacks if finetuning is None else last).values())
+    check_strategy(cfg, data, callbacks.values())
+    if finetuning is not None:
+        check_strategy(finetuning, data, last.values())
+    return parts
+
+
+def train_main(cfg: DictConfig, parts: Parts, comparison: Comparison) -> bool:
+    """Train the main stage, and return whether this is the process that reports on it."""
+    weights = teacher_weights(cfg, parts.data) if parts.teacher is not None else None
+    with one_line():
+        load_teacher(parts.teacher, weights, parts.data)
+        module = build_classifier(cfg, parts.data)
+        if cfg.weights:
+            load_weights(module.network, cfg.weights)
+    with trained(cfg, module, parts.data, parts.callbacks.values()) as trainer:
+        # Once more, since what a teacher knows of the batches it has seen may have changed.
+        load_teacher(parts.teacher, weights, parts.data)
+        if trainer.is_global_zero:
+            teachers = {"teacher": parts.teacher} if parts.teacher is not None else {}
+            models = {name: ImageClassifier(network, parts.data.num_classes) for name, network in teachers.items()}
+            comparison.add(models | save_end_models(cfg, module, parts), trainer)
+        trainer.strategy.barrier()
+    return trainer.is_global_zero
+
+
+def save_end_models(cfg: DictConfig, module: ImageClassifier, parts: Parts) -> dict[str, ImageClassifier]:
+    """Return the models that the main stage ends with, by name, and write what they are and what the next one needs."""
+    folder, data = folder_of(cfg), parts.data
+    ends = end_models(module, parts.pruners, data.example_input(2))
+    if parts.pruners:
+        save_slim(ends.models["slim"], folder.slim, kept=ends.kept, build=classifier_options(cfg, data))
+    elif "quantized" in ends.models:
+        save_slim(module, folder.quantized, build=classifier_options(cfg, data))
+    if needs_dense(cfg):
+        torch.save(ends.models["dense"].state_dict(), folder.dense)
+    if needs_momentum(cfg):
+        save_momentum(folder, module, ends.kept)
+    return ends.models
+
+
+def finetune(cfg: DictConfig, own: DictConfig, parts: Parts, comparison: Comparison) -> None:
+    """Train the slim model of a run on, or its control from random weights, by the configuration of its own stage."""
+    folder, data, scratch = folder_of(cfg), parts.data, cfg.finetune.get("from_scratch")
+    build_dense = partial(build_classifier, own, data)
+    with one_line():
+        if scratch == "compute":
+            example, options = data.example_input(1), cfg.finetune
+            set_epochs(own, affordable_epochs(build_dense, folder, example, options.epochs, options.longest))
+        module, held = start_finetuning(build_dense, folder, scratch=scratch is not None, momentum=needs_momentum(cfg))
+    name, weights = NAMES[scratch], " from random weights" if scratch else ""
+    say(f"{name[0].upper()}{name[1:]}: the slim model, {own.trainer.max_epochs} epochs{weights}")
+    with trained(own, module, data, [*parts.finetuning_callbacks.values(), *held]) as trainer:
+        if trainer.is_global_zero:
+            save_slim(module, folder.finetuned, build=classifier_options(own, data))
+            comparison.add({name: module}, trainer)
+
+
+def finish(cfg: DictConfig, parts: Parts, comparison: Comparison) -> None:
+    """Write the last model as a file for other programs, and report on all models."""
+    folder, data, problem = folder_of(cfg), parts.data, None
+    if cfg.export is not None:
+        try:
+            export_last_model(comparison, folder, data.example_input(2), cfg.export)
+        except Exception as error:  # whatever it is, the run keeps its results
+            problem = first_line(error)
+    rows = comparison.rows(data.example_input(cfg.latency_batch_size))
+    comparison.report(folder, rows, parts.callbacks, summary_of_options(cfg))
+    if problem is not None:
+        print(f"Not exported as {cfg.export}: {problem}", file=sys.stderr)
+
+
+def summary_of_options(cfg: DictConfig) -> dict[str, Any]:
+    """Return what the summary says of a run's configuration."""
+    folder = folder_of(cfg)
+    return {
+        "strategy": list(cfg.strategy),
+        "sparsity": cfg.sparsity,
+        "seed": cfg.seed,
+        "overrides": list(cfg.overrides),
+        "run_id": cfg.run_id,
+        "checkpoint": os.path.relpath(best_checkpoint(folder) or folder.path, folder.path),
+        "versions": {"lightning_prune": VERSION, "torch": torch.__version__},
+    }
