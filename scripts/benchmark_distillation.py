@@ -16,9 +16,9 @@ from collections.abc import Callable
 import torch
 from benchmarking import (
     DEVICE,
-    begin,
     classifier,
     interleaved,
+    parse_options,
     print_medians,
     random_images,
     ratio,
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--teacher", default="resnet56", choices=NETWORKS)
     parser.add_argument("--batches", type=int, default=20, help="in an epoch")
     parser.add_argument("--batch-size", type=int, default=128)
-    options = begin(parser)
+    options = parse_options(parser)
     data = random_images(options.batches, options.batch_size, views=1)
     student, teacher = getattr(resnet, options.student), getattr(resnet, options.teacher)
     runs: dict[str, Callable[[], float]] = {

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from benchmarking import begin, interleaved, print_medians, ratio, step_seconds
+from benchmarking import interleaved, parse_options, print_medians, ratio, step_seconds
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ModelPruning
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--model", default="resnet56", choices=["resnet56", "mlp"])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=8, help="in an epoch")
-    options = begin(parser)
+    options = parse_options(parser)
     runs = {
         name: partial(step, options.model, options.batch, options.steps, callbacks)
         for name, callbacks in CALLBACKS.items()

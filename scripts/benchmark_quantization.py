@@ -15,7 +15,16 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch
-from benchmarking import DEVICE, begin, classifier, interleaved, print_medians, random_images, ratio, step_seconds
+from benchmarking import (
+    DEVICE,
+    classifier,
+    interleaved,
+    parse_options,
+    print_medians,
+    random_images,
+    ratio,
+    step_seconds,
+)
 from torch import nn
 
 from lightning_prune.callbacks import QuantizationAwareTraining
@@ -87,7 +96,7 @@ def main() -> None:
     parser.add_argument("--quantizer", nargs="+", default=["affine"], choices=QUANTIZERS, help="one or several")
     parser.add_argument("--batches", type=int, default=10, help="in an epoch")
     parser.add_argument("--batch-size", type=int, default=128)
-    options = begin(parser)
+    options = parse_options(parser)
     data, build = random_images(options.batches, options.batch_size), MODELS[options.model]
 
     def quantized(name: str) -> Callable[[], float]:

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from benchmarking import begin, interleaved, ratio, seconds
+from benchmarking import interleaved, parse_options, ratio, seconds
 from torch import Tensor, nn
 
 from lightning_prune.pruning import HeldMasks, choose, score, weight_pools
@@ -100,7 +100,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument("--sort", action="store_true", help="time torch.sort too, which takes long")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    return begin(parser)
+    return parse_options(parser)
 
 
 def main() -> None:

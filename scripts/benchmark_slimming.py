@@ -23,7 +23,7 @@ import torch
 import torch_pruning
 from architectures import architecture
 from benchmark_int8 import CPU, in_blocks
-from benchmarking import begin, interleaved, seconds
+from benchmarking import interleaved, parse_options, seconds
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--fraction", type=float, default=0.25, help="of the units of each group that is masked")
     parser.add_argument("--latency", action="store_true", help="measure the networks instead of slimming itself")
     parser.add_argument("--batch-size", type=int, default=16, help="images in a forward pass, for --latency")
-    options = begin(parser)
+    options = parse_options(parser)
     if options.latency:
         print(f"{'network':>32} {'dense ms':>9} {'slim ms':>9} {'latency':>8} {'MACs':>8} {'quotient':>8}")
     else:

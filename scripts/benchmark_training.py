@@ -12,7 +12,18 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from benchmarking import DEVICE, EPOCHS, begin, classifier, interleaved, now, random_images, ratio, seconds, train
+from benchmarking import (
+    DEVICE,
+    EPOCHS,
+    classifier,
+    interleaved,
+    now,
+    parse_options,
+    random_images,
+    ratio,
+    seconds,
+    train,
+)
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.nn import functional as F
@@ -67,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet20", choices=["resnet20", "resnet32", "resnet56", "resnet110"])
     parser.add_argument("--batches", type=int, default=20, help="batches of 128 images an epoch")
-    options = begin(parser, rounds=7)
+    options = parse_options(parser, rounds=7)
     data, build = random_images(options.batches, 128), getattr(resnet, options.model)
     tracing = seconds(lambda: couple(build(), data.example_input(2)).groups())
     print(f"tracing {options.model} and grouping its channels, once a fit: {tracing:.2f} s")

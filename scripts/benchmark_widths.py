@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from benchmark_int8 import MODELS, images, in_blocks, network
-from benchmarking import begin, interleaved, ratio
+from benchmarking import interleaved, parse_options, ratio
 from torch import nn
 
 from lightning_prune.export import run, session, write_onnx
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 64], help="images in a forward pass")
     parser.add_argument("--sparsity", type=float, default=0.4, help="fraction of the channels that every layer loses")
     parser.add_argument("--round-to", nargs="+", type=int, default=[8, 16, 32], help="beside 1, any width")
-    options = begin(parser, rounds=9)
+    options = parse_options(parser, rounds=9)
     print(f"{'model':>12} {'batch':>5} {'runtime':>11} {'round_to':>8} {'MMACs':>7} {'ms':>8}  ms over those of 1")
     for name in options.models:
         models = {"dense": pruned(MODELS[name], 0.0, 1)}

@@ -27,7 +27,7 @@ EPOCHS = 2
 """That a run trains: one to get warm in, one to measure."""
 
 
-def begin(parser: argparse.ArgumentParser, *, rounds: int = 5) -> argparse.Namespace:
+def parse_options(parser: argparse.ArgumentParser, *, rounds: int = 5) -> argparse.Namespace:
     """Read the command line, with the options that all benchmarks have, set the threads and silence Lightning.
 
     Args:

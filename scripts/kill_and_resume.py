@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_prune.reporting import read_metrics, read_summary
+from lightning_prune.reporting import RunFolder, read_metrics, read_summary
 
 ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
@@ -77,21 +77,26 @@ def finish(process: subprocess.Popen[str]) -> None:
 
 def run_whole(home: Path, options: Sequence[str]) -> tuple[int, float]:
     """Run train.py from start to end and return how many rows it logged and the seconds from one to the next."""
-    process, begin = start(home, [*options, "hydra.run.dir=run"]), 0.0
-    while process.poll() is None and not begin:
+    process, first = start(home, [*options, "hydra.run.dir=run"]), 0.0
+    while process.poll() is None and not first:
         time.sleep(0.02)
-        begin = time.time() if rows(home) else 0.0
+        first = time.time() if rows(home) else 0.0
     finish(process)
-    end = max(file.stat().st_mtime for file in home.rglob("last.ckpt"))
-    return rows(home), (end - begin) / rows(home)
+    end = max(stage.last_checkpoint.stat().st_mtime for stage in stages(home))
+    return rows(home), (end - first) / rows(home)
 
 
 def rows(home: Path) -> int:
     """Count the rows that all stages of a run have logged, over all its starts."""
     # A folder's name changes when its teacher is ready.
     with contextlib.suppress(FileNotFoundError):
-        return sum(len(file.read_text().splitlines()) - 1 for file in home.rglob("csv/version_*/metrics.csv"))
+        return sum(len(file.read_text().splitlines()) - 1 for stage in stages(home) for file in stage.metrics)
     return rows(home)
+
+
+def stages(home: Path) -> list[RunFolder]:
+    """Return the folders of the stages of a run, as far as it has come."""
+    return [RunFolder(folder.parent) for folder in home.rglob("csv")]
 
 
 def run_stopped(home: Path, options: Sequence[str], stops: Sequence[Stop]) -> int:
@@ -146,11 +151,10 @@ def contents(home: Path) -> dict[str, Any]:
         str(file.relative_to(home)): torch.load(file, map_location="cpu", weights_only=True)
         for file in home.rglob("*.ckpt")
     }
-    stages = [folder.parent for folder in home.rglob("csv")]
     found = {
         **checkpoints,
-        **{f"curves of {stage.relative_to(home)}": read_metrics(stage) for stage in stages},
-        "accuracy": {row.name: row.accuracy for row in read_summary(home / "run/summary.json").rows},
+        **{f"curves of {stage.path.relative_to(home)}": read_metrics(stage.path) for stage in stages(home)},
+        "accuracy": {row.name: row.accuracy for row in read_summary(RunFolder(home / "run").summary).rows},
     }
     return dict(leaves(found, str(home)))
 
