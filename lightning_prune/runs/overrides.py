@@ -9,8 +9,12 @@ from lightning_prune.runs.stage_needs import Config, is_of_teacher, needs_teache
 SHARED = {"granularity": None, "criterion": None, "schedule": None, "scope": "layer"}
 """Keys that several strategies read, with their defaults."""
 
-RENAMED = {"scheduler": "lr_scheduler"}
-"""Words in keys that are no more, with those in their place."""
+RENAMED = {
+    "scheduler": "lr_scheduler",
+    "teacher.scheduler": "teacher.lr_scheduler",
+    "finetune.scheduler": "finetune.lr_scheduler",
+}
+"""Keys and groups that are called otherwise now."""
 
 
 def refuse_renamed(overrides: Sequence[str]) -> None:
@@ -24,9 +28,17 @@ def refuse_renamed(overrides: Sequence[str]) -> None:
     """
     for override in overrides:
         key, equals, value = override.partition("=")
-        new = re.sub(r"\w+", lambda word: RENAMED.get(word[0], word[0]), key)
+        new = "".join(map(_renamed, re.split(r"(^[+~]+|@)", key)))
         if new != key:
             raise InputError(f"expected {new}{equals}{value}, as it is called now, got {override}")
+
+
+def _renamed(key: str) -> str:
+    """Return a key under its name of today."""
+    for old, new in RENAMED.items():
+        if key == old or key.startswith(f"{old}."):
+            return new + key.removeprefix(old)
+    return key
 
 
 def refuse_unread(config: Config, overrides: Sequence[str]) -> None:

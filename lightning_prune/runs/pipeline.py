@@ -66,13 +66,13 @@ def run_stages(cfg: DictConfig) -> None:
     with one_line():
         parts = checked_parts(cfg)
     comparison = Comparison(parts.data, cfg.trainer.accelerator, cfg.trainer.precision)
-    is_first = train_main(cfg, parts, comparison)
+    is_first = train_main_stage(cfg, parts, comparison)
     if parts.finetuning is not None:
         if parts.finetuning_teacher is not parts.teacher:
             load_teacher(parts.finetuning_teacher, folder_of(cfg).dense, parts.data)
         finetune(cfg, parts.finetuning, parts, comparison)
     if is_first:
-        finish(cfg, parts, comparison)
+        export_and_report(cfg, parts, comparison)
 
 
 def checked_parts(cfg: DictConfig) -> Parts:
@@ -92,7 +92,7 @@ def checked_parts(cfg: DictConfig) -> Parts:
     return parts
 
 
-def train_main(cfg: DictConfig, parts: Parts, comparison: Comparison) -> bool:
+def train_main_stage(cfg: DictConfig, parts: Parts, comparison: Comparison) -> bool:
     """Train the main stage, and return whether this is the process that reports on it."""
     weights = teacher_weights(cfg, parts.data) if parts.teacher is not None else None
     with one_line():
@@ -104,9 +104,10 @@ def train_main(cfg: DictConfig, parts: Parts, comparison: Comparison) -> bool:
         # Once more, since what a teacher knows of the batches it has seen may have changed.
         load_teacher(parts.teacher, weights, parts.data)
         if trainer.is_global_zero:
-            teachers = {"teacher": parts.teacher} if parts.teacher is not None else {}
-            models = {name: ImageClassifier(network, parts.data.num_classes) for name, network in teachers.items()}
-            comparison.add(models | save_end_models(cfg, module, parts), trainer)
+            models = save_end_models(cfg, module, parts)
+            if parts.teacher is not None:
+                models = {"teacher": ImageClassifier(parts.teacher, parts.data.num_classes), **models}
+            comparison.add(models, trainer)
         trainer.strategy.barrier()
     return trainer.is_global_zero
 
@@ -143,7 +144,7 @@ def finetune(cfg: DictConfig, own: DictConfig, parts: Parts, comparison: Compari
             comparison.add({name: module}, trainer)
 
 
-def finish(cfg: DictConfig, parts: Parts, comparison: Comparison) -> None:
+def export_and_report(cfg: DictConfig, parts: Parts, comparison: Comparison) -> None:
     """Write the last model as a file for other programs, and report on all models."""
     folder, data, problem = folder_of(cfg), parts.data, None
     if cfg.export is not None:

@@ -13,6 +13,7 @@ from lightning_prune.runs.overrides import refuse_renamed
         ("scheduler@teacher.scheduler=step", "lr_scheduler@teacher.lr_scheduler=step"),
         ("+finetune.scheduler.gamma=0.5", "+finetune.lr_scheduler.gamma=0.5"),
         ("~scheduler", "~lr_scheduler"),
+        ("scheduler.gamma=0.1", "lr_scheduler.gamma=0.1"),
     ],
 )
 def test_old_names_are_refused_with_the_new_ones(old: str, new: str) -> None:
@@ -22,4 +23,4 @@ def test_old_names_are_refused_with_the_new_ones(old: str, new: str) -> None:
 
 
 def test_new_names_and_values_are_left_alone() -> None:
-    refuse_renamed(["--help", "lr_scheduler=step", "weights=scheduler", "schedule=cubic", "optimizer.lr=1e-3"])
+    refuse_renamed(["--help", "lr_scheduler=step", "weights=scheduler", "schedule=cubic", "+strategy.my.scheduler=1"])
