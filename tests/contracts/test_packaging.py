@@ -1,4 +1,4 @@
-"""What pip reads: no release that is known to steal, and types for those who import the package."""
+"""What pip reads: no release that is known to be malicious, and types for those who import the package."""
 
 import importlib
 import sys
@@ -12,14 +12,14 @@ PROJECT = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else 
     (ROOT / "pyproject.toml").read_text()
 )
 
-STOLEN = {"lightning": ("2.6.2", "2.6.3"), "pytorch-lightning": ("2.6.2", "2.6.3")}
-"""Malicious releases by name, GHSA-w37p-236h-pfx3; pip takes either package along with `lightning`."""
+MALICIOUS = {"lightning": ("2.6.2", "2.6.3"), "pytorch-lightning": ("2.6.2", "2.6.3")}
+"""Releases by name, GHSA-w37p-236h-pfx3, and those of the package that `lightning` takes along."""
 
 
 def admitted(found: list[Requirement]) -> list[str]:
     """Return the malicious releases that requirements let in, all of a package that they do not limit among them."""
     problems = []
-    for name, releases in STOLEN.items():
+    for name, releases in MALICIOUS.items():
         own = [requirement.specifier for requirement in found if requirement.name == name]
         problems += [f"{name} {release}" for release in releases if all(release in specifier for specifier in own)]
     return problems
