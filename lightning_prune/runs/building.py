@@ -44,7 +44,7 @@ def build(cfg: DictConfig, key: str, given: Mapping[str, Any] | None = None) -> 
     except InstantiationException as error:
         if error.__cause__ is None:
             raise
-        raise BuildError(_failing_key(options, key), error.__cause__) from error
+        raise BuildError(_failing_key(options, key), error.__cause__) from error.__cause__
 
 
 def _failing_key(options: DictConfig | ListConfig, key: str) -> str:
