@@ -9,7 +9,6 @@ from torch import Tensor
 
 from lightning_prune.callbacks import HeldZeros, InheritedMomentum, SlimWidths, nonzeros
 from lightning_prune.reporting import RunFolder, macs
-from lightning_prune.runs.checkpoints import best_checkpoint
 from lightning_prune.runs.scratch import epochs_of_same_compute, reinitialize
 from lightning_prune.slimming import load_slim, slice_state
 
@@ -27,7 +26,7 @@ def save_momentum(folder: RunFolder, module: LightningModule, kept: Mapping[str,
     Raises:
         InputError: If the optimizer is not one of all parameters, or keeps what cannot be cut.
     """
-    best = best_checkpoint(folder)
+    best = folder.saved_checkpoint
     assert best is not None
     (state,) = torch.load(best, map_location="cpu", weights_only=True)["optimizer_states"]
     states, stored = slice_state(state, dict(module.named_parameters()), kept), module.state_dict()
