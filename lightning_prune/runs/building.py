@@ -48,7 +48,7 @@ def build(cfg: DictConfig, key: str, given: Mapping[str, Any] | None = None) -> 
 
 
 def _failing_key(options: DictConfig | ListConfig, key: str) -> str:
-    """Return the key of the innermost part that cannot be built."""
+    """Return the key of the innermost part that cannot be built, which Hydra tells in the text of its error alone."""
     names: Any = options if isinstance(options, DictConfig) else range(len(options))
     for name in names:
         part = None if OmegaConf.is_missing(options, name) else options[name]
