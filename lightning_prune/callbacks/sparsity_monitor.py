@@ -12,7 +12,7 @@ from lightning_prune.callbacks.pruner import pruners
 from lightning_prune.graph import ExampleInput, holder
 from lightning_prune.pruning import layer_weights
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.slimming import Coupling, Group, couple
+from lightning_prune.slimming import Coupling, Group, couple, model_size, removal_of_units, silent_wholes
 from lightning_prune.training import Place, Placed, batch_input, given_input
 
 
@@ -85,14 +85,12 @@ def measure(model: nn.Module, coupling: Coupling, groups: list[Group]) -> dict[s
         f"sparsity/{name}": zero / size for name, zero, size in zip(_labels(weights), zeros, sizes, strict=True)
     }
     tensors = dict(model.named_parameters())
-    silent = coupling.silent(tensors)
+    silent = silent_wholes(coupling, tensors)
     dead = {name for one in silent for name in one.stored}
     pruned = [silent_units(tensors, group, dead) for group in groups]
-    removed = coupling.without(groups, pruned, silent)
-    keep = coupling.keep(removed, coupling.leaving(silent, removed))
-    names = set(tensors)
-    metrics["macs/ratio"] = coupling.macs(keep) / max(1, coupling.macs({}))
-    metrics["params/ratio"] = coupling.parameters(keep, names) / max(1, coupling.parameters({}, names))
+    dense, left = model_size(coupling), model_size(coupling, removal_of_units(coupling, groups, pruned, silent))
+    metrics["macs/ratio"] = left.macs / max(1, dense.macs)
+    metrics["params/ratio"] = left.parameters / max(1, dense.parameters)
     return metrics
 
 

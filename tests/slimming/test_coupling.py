@@ -19,8 +19,10 @@ from lightning_prune.pruning.counts import prune
 from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.reporting.profiling import macs
-from lightning_prune.slimming.channels.coupling import Coupling, Group, couple
+from lightning_prune.slimming import Coupling, Group, TracedModel, couple, model_size, removal_of_units
+from lightning_prune.slimming.channels.coupling import follow
 from lightning_prune.slimming.channels.labels import components
+from lightning_prune.slimming.channels.removal import removable, zero_but_kept
 from lightning_prune.slimming.slim import slim
 
 IMAGE = (1, 3, 32, 32)
@@ -394,15 +396,14 @@ def test_sizes_of_residual_networks_without_inner_channels(build, sparsity, size
 def test_predicted_sizes_are_those_of_the_slim_model(model):
     model, example = copy.deepcopy(model), torch.zeros(IMAGE)
     coupling = couple(model, example)
-    assert coupling.macs({}) == macs(model, example)
+    assert model_size(coupling).macs == macs(model, example)
     groups = coupling.groups()
     pruned = random_units(groups)
-    keep = coupling.keep(coupling.without(groups, pruned))
+    left = model_size(coupling, removal_of_units(coupling, groups, pruned))
     mask(model, groups, pruned)
     small = slim(model, example)
-    assert coupling.macs(keep) == macs(small, example) < macs(model, example)
-    names = {name for name, _ in model.named_parameters()}
-    assert coupling.parameters(keep, names) == parameters(small) < parameters(model)
+    assert left.macs == macs(small, example) < macs(model, example)
+    assert left.parameters == parameters(small) < parameters(model)
 
 
 # Torch-Pruning --------------------------------------------------------------------------------------------------------
@@ -476,8 +477,8 @@ def test_reasons_of_filters_that_stay_are_given():
         model[4].weight[1] = 0
         model[5].weight[2] = 0
         model[5].bias[2] = 0
-    coupling = couple(model, torch.zeros(IMAGE))
-    found = coupling.zero_but_kept(model, coupling.removable())
+    coupling, zero = follow(model, TracedModel(model, (torch.zeros(IMAGE),)).program)
+    found = zero_but_kept(coupling, zero, model, removable(coupling, zero))
     assert {reason.split(":")[0]: layers for reason, layers in found.items()} == {
         "lie across a layer norm": [("0", 3)],
         "still reach a layer": [("2", 2), ("4", 1)],

@@ -28,7 +28,7 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_prune.errors import InputError
 from lightning_prune.models.resnet import ResNet, resnet20
-from lightning_prune.slimming.channels.coupling import couple
+from lightning_prune.slimming import couple
 from lightning_prune.slimming.slim import slim
 from lightning_prune.slimming.slim_files import load_slim, save_slim
 

@@ -17,11 +17,11 @@ from lightning_prune.models.googlenet import Inception, googlenet
 from lightning_prune.models.mobilenet_v2 import InvertedResidual
 from lightning_prune.models.resnet import ResNet, resnet56
 from lightning_prune.reporting.profiling import macs
+from lightning_prune.slimming import Group, couple
 from lightning_prune.slimming.channels.blocks import Structure
-from lightning_prune.slimming.channels.coupling import Group, couple
 from lightning_prune.slimming.slim import slim
 from lightning_prune.slimming.slim_files import load_slim, save_slim
-from lightning_prune.slimming.zero_modules import Nothing
+from lightning_prune.slimming.zero_modules import ZeroOutput
 
 SMALL = (2, 3, 16, 16)
 BRANCHES = ("branch1x1", "branch3x3", "branch5x5", "branch_pool")
@@ -294,7 +294,7 @@ def parameters(model: nn.Module) -> int:
 
 def gone(model: nn.Module) -> set[str]:
     """Return the modules from which nothing comes any more, seen from outside: their code was replaced."""
-    return {name for name, module in model.named_modules() if isinstance(module, Nothing)}
+    return {name for name, module in model.named_modules() if isinstance(module, ZeroOutput)}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -678,12 +678,12 @@ def load_like(small: nn.Module) -> nn.Module:
 
 
 def test_nothing_is_as_large_as_it_says():
-    nothing = Nothing(5, -3, (1, 1, 2, 3))
+    nothing = ZeroOutput(5, -3, (1, 1, 2, 3))
     out = nothing(torch.ones(2, 9, 7, 7))
     assert out.shape == (2, 5, 4, 3)
     out += 1  # memory of its own
     assert not nothing(torch.ones(2, 9, 7, 7)).any()
-    assert Nothing(4, -1, (1, 1))(torch.ones(3, 8)).shape == (3, 4)
+    assert ZeroOutput(4, -1, (1, 1))(torch.ones(3, 8)).shape == (3, 4)
 
 
 def test_images_of_other_sizes_serve(shortened):
