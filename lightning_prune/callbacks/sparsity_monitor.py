@@ -8,11 +8,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lightning_prune.callbacks.pruner import pruners
+from lightning_prune.callbacks.pruner import pruners, traced_model
 from lightning_prune.graph import ExampleInput, holder
 from lightning_prune.pruning import layer_weights
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.slimming import Coupling, Group, couple, model_size, removal_of_units, silent_wholes
+from lightning_prune.slimming import Coupling, Group, model_size, removal_of_units, silent_wholes
 from lightning_prune.training import Place, Placed, batch_input, given_input
 
 
@@ -47,12 +47,12 @@ class SparsityMonitor(Placed):
         given = [self.example_input, *(pruner.example_input for pruner in pruners(trainer))]
         arguments = given_input(pl_module, next((example for example in given if example is not None), None))
         if arguments is not None:
-            self._trace(pl_module, arguments)
+            self._trace(trainer, pl_module, arguments)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Trace the model with the first batch if its input was not known before."""
         if self._coupling is None:
-            self._trace(pl_module, batch_input(pl_module, batch))
+            self._trace(trainer, pl_module, batch_input(pl_module, batch))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count and log; validation and the checkpoint of this epoch see the same weights."""
@@ -63,8 +63,8 @@ class SparsityMonitor(Placed):
         pl_module.log("sparsity/total", total, prog_bar=True)
         pl_module.log_dict(metrics)
 
-    def _trace(self, pl_module: LightningModule, arguments: tuple[Tensor, ...]) -> None:
-        self._coupling = couple(pl_module, arguments)
+    def _trace(self, trainer: Trainer, pl_module: LightningModule, arguments: tuple[Tensor, ...]) -> None:
+        self._coupling = traced_model(trainer, pl_module, arguments).coupling
         self._groups = self._coupling.groups()
 
 

@@ -8,7 +8,7 @@ from lightning_prune.slimming.channels.removal import removal_of_units, silent_w
 from lightning_prune.slimming.channels.sizes import model_size
 from lightning_prune.slimming.optimizer_state import check_optimizer_state, load_optimizer_state, slice_optimizer_state
 from lightning_prune.slimming.proof import reference_outputs, same_outputs
-from lightning_prune.slimming.prunable_groups import PrunableGroups, prunable_groups
+from lightning_prune.slimming.prunable_groups import PrunableGroups, prunable_groups, prunable_groups_of
 from lightning_prune.slimming.slim import slim, slimmed
 from lightning_prune.slimming.slim_files import load_slim, load_slim_state, save_slim, slim_state
 from lightning_prune.slimming.surgery import Model, copy_of
@@ -32,6 +32,7 @@ __all__ = [
     "load_slim_state",
     "model_size",
     "prunable_groups",
+    "prunable_groups_of",
     "reference_outputs",
     "removal_of_units",
     "same_outputs",

@@ -84,7 +84,7 @@ def prunable_groups(model: nn.Module, example_input: ExampleInput, residual: Res
     return prunable_groups_of(TracedModel(model, as_arguments(example_input)), residual)
 
 
-def prunable_groups_of(traced: TracedModel[nn.Module], residual: Residual = "coupled") -> PrunableGroups:
+def prunable_groups_of(traced: TracedModel, residual: Residual = "coupled") -> PrunableGroups:
     """Return what `prunable_groups` does, of a model that may have been traced already; errors are the same."""
     model, coupling = traced.model, traced.coupling
     everything = coupling.groups(residual)

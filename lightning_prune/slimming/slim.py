@@ -48,7 +48,7 @@ def slim(model: Model, example_input: ExampleInput) -> Model:
         InputError: If the model cannot be traced with the example input, or gives NaN or something else each time, of
             which nothing can be proven.
     """
-    return slimmed(TracedModel(model, as_arguments(example_input))).model
+    return slimmed(model, TracedModel(model, as_arguments(example_input))).model
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +59,13 @@ class Slimmed(Generic[Model]):
     kept: Kept
 
 
-def slimmed(traced: TracedModel[Model]) -> Slimmed[Model]:
+def slimmed(model: Model, traced: TracedModel) -> Slimmed[Model]:
     """Return what `slim` does, and where its tensors come from; errors are the same.
 
     Args:
-        traced: A masked model, which may have been traced before it was masked.
+        model: A masked model. It is not changed.
+        traced: The same model, or one of which it is a copy; it may have been traced before anything was masked.
     """
-    model = traced.model
     with suspended():
         coupling, zero = follow(model, traced.program)
         references = reference_outputs(model, traced.arguments)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, TypeVar
+from operator import is_
 
 from torch import Tensor, nn
 from torch.export import ExportedProgram
@@ -10,11 +10,9 @@ from torch.export import ExportedProgram
 from lightning_prune.graph import ExampleInput, as_arguments, export, suspended
 from lightning_prune.slimming.channels.coupling import Coupling, follow
 
-Model_co = TypeVar("Model_co", bound=nn.Module, covariant=True)
-
 
 @dataclass(frozen=True, eq=False)
-class TracedModel(Generic[Model_co]):
+class TracedModel:
     """A model with an example of what its `forward` takes; it is exported when that is first needed, and only once.
 
     Neither the graph nor which channels belong together depends on the weights, so that both hold while the model
@@ -25,8 +23,13 @@ class TracedModel(Generic[Model_co]):
         arguments: What `forward` takes.
     """
 
-    model: Model_co
+    model: nn.Module
     arguments: tuple[Tensor, ...]
+
+    def is_of(self, model: nn.Module, arguments: tuple[Tensor, ...]) -> bool:
+        """Return whether it is this very model, with these very tensors."""
+        own = (self.model, *self.arguments)
+        return len(own) == 1 + len(arguments) and all(map(is_, own, (model, *arguments)))
 
     @cached_property
     def program(self) -> ExportedProgram:

@@ -60,7 +60,7 @@ def test_slim_step_with_sliced_state_is_the_masked_step_sliced(make: Callable[..
     held.enforce()
     for _ in range(3):
         step(model, optimizer, held)
-    result = slimmed(TracedModel(model, (IMAGES[:2],)))
+    result = slimmed(model, TracedModel(model, (IMAGES[:2],)))
     small = result.model
     assert len(small.get_parameter("bn1.weight")) == len(model.get_parameter("bn1.weight")) - 2
     before = copy.deepcopy(small)
@@ -72,7 +72,7 @@ def test_slim_step_with_sliced_state_is_the_masked_step_sliced(make: Callable[..
     step(small, follower)
     step(before, stranger)
     step(model, optimizer, held)
-    expected = dict(slimmed(TracedModel(model, (IMAGES[:2],))).model.named_parameters())
+    expected = dict(slimmed(model, TracedModel(model, (IMAGES[:2],))).model.named_parameters())
     assert expected.keys() == dict(small.named_parameters()).keys()
     for name, parameter in small.named_parameters():
         torch.testing.assert_close(parameter, expected[name], rtol=1e-9, atol=1e-12)

@@ -61,7 +61,7 @@ def test_slim_model_loses_what_masks_promise(name):
     model, inputs = randomise(CASES[name].build()), CASES[name].inputs()
     masked = copy.deepcopy(model)
     promised = random_masks(masked, prunable_groups(model, inputs), 0.25)
-    result = slimmed(TracedModel(masked, as_tuple(inputs)))
+    result = slimmed(masked, TracedModel(masked, as_tuple(inputs)))
     assert lost(model, result.kept) == promised
     dense, small = shapes(model), shapes(result.model)
     for tensor in {name for name, _ in [*model.named_parameters(), *model.named_buffers()]} & small.keys():
@@ -98,7 +98,7 @@ def test_each_group_shrinks_by_itself(name):
         promised = {
             (member.name, member.dim): sorted(member.index[units].reshape(-1).tolist()) for member in group.members
         }
-        assert lost(model, slimmed(TracedModel(masked, as_tuple(inputs))).kept) == promised
+        assert lost(model, slimmed(masked, TracedModel(masked, as_tuple(inputs))).kept) == promised
 
 
 def two_sizes() -> nn.Module:
