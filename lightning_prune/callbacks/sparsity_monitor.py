@@ -1,7 +1,7 @@
 """Curves of what is left of a model while it is pruned."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from lightning_prune.callbacks.pruner import pruners, traced_model
 from lightning_prune.graph import ExampleInput, holder
 from lightning_prune.pruning import layer_weights
-from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.slimming import Coupling, Group, model_size, removal_of_units, silent_wholes
+from lightning_prune.slimming import Coupling, Group, model_size, removal_of_zero_filters
 from lightning_prune.training import Place, Placed, batch_input, given_input
 
 
@@ -85,10 +84,7 @@ def measure(model: nn.Module, coupling: Coupling, groups: list[Group]) -> dict[s
         f"sparsity/{name}": zero / size for name, zero, size in zip(_labels(weights), zeros, sizes, strict=True)
     }
     tensors = dict(model.named_parameters())
-    silent = silent_wholes(coupling, tensors)
-    dead = {name for one in silent for name in one.stored}
-    pruned = [silent_units(tensors, group, dead) for group in groups]
-    dense, left = model_size(coupling), model_size(coupling, removal_of_units(coupling, groups, pruned, silent))
+    dense, left = model_size(coupling), model_size(coupling, removal_of_zero_filters(coupling, groups, tensors))
     metrics["macs/ratio"] = left.macs / max(1, dense.macs)
     metrics["params/ratio"] = left.parameters / max(1, dense.parameters)
     return metrics
@@ -103,14 +99,3 @@ def _labels(names: Iterable[str]) -> list[str]:
     layers = {name: holder(name) for name in names}
     weights = Counter(layers.values())
     return [layer if layer and weights[layer] == 1 else name for name, layer in layers.items()]
-
-
-def silent_units(tensors: Mapping[str, Tensor], group: Group, dead: Collection[str] = ()) -> Tensor:
-    """Return `(n_units,)` bool: the units of a group whose filters are all zero, or among the `dead` tensors."""
-    silent = torch.ones(group.size, dtype=torch.bool)
-    for member in group.filters:
-        if member.name not in dead:
-            tensor = tensors[member.name]
-            zero = (Channel(member.dim).units(tensor) == 0).all(dim=1).cpu()
-            silent &= zero[member.index].all(dim=1)
-    return silent

@@ -4,7 +4,7 @@ from lightning_prune.slimming.channels.blocks import StructureKind
 from lightning_prune.slimming.channels.channel_walk import Role
 from lightning_prune.slimming.channels.coupling import Coupling
 from lightning_prune.slimming.channels.groups import Group, Member, Residual
-from lightning_prune.slimming.channels.removal import removal_of_units, silent_wholes
+from lightning_prune.slimming.channels.removal import removal_of_zero_filters
 from lightning_prune.slimming.channels.sizes import model_size
 from lightning_prune.slimming.optimizer_state import check_optimizer_state, load_optimizer_state, slice_optimizer_state
 from lightning_prune.slimming.proof import reference_outputs, same_outputs
@@ -34,10 +34,9 @@ __all__ = [
     "prunable_groups",
     "prunable_groups_of",
     "reference_outputs",
-    "removal_of_units",
+    "removal_of_zero_filters",
     "same_outputs",
     "save_slim",
-    "silent_wholes",
     "slice_optimizer_state",
     "slim",
     "slim_state",

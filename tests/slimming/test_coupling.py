@@ -19,10 +19,10 @@ from lightning_prune.pruning.counts import prune
 from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.reporting.profiling import macs
-from lightning_prune.slimming import Coupling, Group, TracedModel, couple, model_size, removal_of_units
+from lightning_prune.slimming import Coupling, Group, TracedModel, couple, model_size
 from lightning_prune.slimming.channels.coupling import follow
 from lightning_prune.slimming.channels.labels import components
-from lightning_prune.slimming.channels.removal import removable, zero_but_kept
+from lightning_prune.slimming.channels.removal import removable, removal_of_units, zero_but_kept
 from lightning_prune.slimming.slim import slim
 
 IMAGE = (1, 3, 32, 32)

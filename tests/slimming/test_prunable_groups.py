@@ -18,8 +18,9 @@ from lightning_prune.models.googlenet import googlenet
 from lightning_prune.models.lenet import lenet_5, lenet_300_100
 from lightning_prune.models.resnet import resnet56
 from lightning_prune.reporting.profiling import macs
-from lightning_prune.slimming import TracedModel, couple, model_size, removal_of_units
+from lightning_prune.slimming import TracedModel, couple, model_size
 from lightning_prune.slimming.channels.groups import Group
+from lightning_prune.slimming.channels.removal import removal_of_units
 from lightning_prune.slimming.prunable_groups import PrunableGroups, prunable_groups
 from lightning_prune.slimming.slim import slim, slimmed
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from attention_networks import ATTENTION
 from lightning.pytorch import LightningModule
-from networks import difference, shapes
+from networks import CONVOLUTIONAL, as_tuple, difference, randomise, shapes
 from quiet_trainer import quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,6 +18,7 @@ from lightning_prune.pruning.granularities.element import Element
 from lightning_prune.runs.end_models import end_models
 from lightning_prune.slimming import TracedModel, couple, prunable_groups
 from lightning_prune.slimming.channels import coupling
+from lightning_prune.slimming.channels.coupling import follow
 from lightning_prune.slimming.slim import slimmed
 
 IMAGES = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -100,6 +102,22 @@ def test_a_model_traced_before_it_is_masked_is_slimmed_as_one_traced_then() -> N
         for dim, positions in dims.items()
     )
     assert early.kept.keys() == late.kept.keys()
+
+
+@pytest.mark.parametrize("name", ["resnet20-A", "densenet", "norms", "shuffle", "ghost", "packed", "biased", "vision"])
+def test_which_channels_belong_together_does_not_depend_on_weights(name: str) -> None:
+    case = {**CONVOLUTIONAL, **ATTENTION}[name]
+    model = randomise(case.build())
+    traced = TracedModel(model, as_tuple(case.inputs()))
+    for fraction in (0.5, 1.0):
+        for group in traced.coupling.groups():
+            group.zero(model, range(int(fraction * group.size)))
+        masked, _ = follow(model, traced.program)
+        assert torch.equal(masked.channel, traced.coupling.channel)
+        assert masked.reasons == traced.coupling.reasons
+        assert {kind: [one.name for one in found] for kind, found in masked.whole.items()} == {
+            kind: [one.name for one in found] for kind, found in traced.coupling.whole.items()
+        }
 
 
 def test_a_traced_model_is_of_the_very_model_and_tensors() -> None:

@@ -1,7 +1,7 @@
 """What can be removed of a model: channels that add nothing, or that are chosen, and whole blocks and branches."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,6 +79,29 @@ def removal_of_units(
         channels[coupling.units(group)[units]] = True
     channels &= ~coupling.kept
     return _settled(coupling, lambda gone: channels | _read_by(coupling, gone), whole)
+
+
+def removal_of_zero_filters(coupling: Coupling, groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> Removal:
+    """Return what goes when units do whose filters are all zero, and blocks and branches that give nothing but zeros.
+
+    Args:
+        coupling: The channels.
+        groups: Groups of filters.
+        tensors: The parameters of the model by name.
+    """
+    silent = silent_wholes(coupling, tensors)
+    stored = {name for one in silent for name in one.stored}
+    return removal_of_units(coupling, groups, [_zero_units(group, tensors, stored) for group in groups], silent)
+
+
+def _zero_units(group: Group, tensors: Mapping[str, Tensor], gone: Collection[str]) -> Tensor:
+    """Return `(n_units,)` bool: the units of a group whose filters are all zero, or lie in tensors that are gone."""
+    zero = torch.ones(group.size, dtype=torch.bool)
+    for member in group.filters:
+        if member.name not in gone:
+            filters = tensors[member.name].detach().movedim(member.dim, 0).flatten(1)
+            zero &= (filters == 0).all(dim=1).cpu()[member.index].all(dim=1)
+    return zero
 
 
 def _settled(
