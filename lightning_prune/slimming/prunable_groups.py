@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lightning_prune.graph import ExampleInput, as_arguments, stored_tensors, suspended
-from lightning_prune.slimming.channels.coupling import follow
+from lightning_prune.slimming.channels.coupling import follow_channels
 from lightning_prune.slimming.channels.groups import Group, Member, Residual
 from lightning_prune.slimming.channels.removal import removable
 from lightning_prune.slimming.proof import reference_outputs
@@ -93,7 +93,7 @@ def prunable_groups_of(traced: TracedModel, residual: Residual = "coupled") -> P
     groups = [group for group in everything if group.size > 1]
     with suspended(), _first_units_at_zero(model, groups):
         # Once more, because what is zero behind a masked unit is known when it is masked, and not before.
-        masked, zero = follow(model, traced.program)
+        masked, zero = follow_channels(model, traced.program)
         removal = removable(masked, zero)
         counted = remove_what_works(model, masked, removal, reference_outputs(model, traced.arguments)).fixed
     fixed: dict[str, list[tuple[str, int]]] = defaultdict(list, coupling.fixed())

@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_prune.graph import ExampleInput, as_arguments, holder, stored_tensors, suspended
 from lightning_prune.slimming.channels.blocks import Structure
-from lightning_prune.slimming.channels.coupling import Coupling, ZeroTerms, follow
+from lightning_prune.slimming.channels.coupling import Coupling, ZeroTerms, follow_channels
 from lightning_prune.slimming.channels.removal import (
     Removal,
     by_tensor,
@@ -67,7 +67,7 @@ def slimmed(model: Model, traced: TracedModel) -> Slimmed[Model]:
         traced: The same model, or one of which it is a copy; it may have been traced before anything was masked.
     """
     with suspended():
-        coupling, zero = follow(model, traced.program)
+        coupling, zero = follow_channels(model, traced.program)
         references = reference_outputs(model, traced.arguments)
         trial = _tried(model, coupling, zero, references)
         _warn_of_what_stays(model, coupling, zero, trial)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from lightning_prune.graph import ExampleInput, as_arguments, export, suspended
-from lightning_prune.slimming.channels.coupling import Coupling, follow
+from lightning_prune.slimming.channels.coupling import Coupling, follow_channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class TracedModel:
         Raises:
             InputError: If the model has no parameters, or cannot be traced.
         """
-        return follow(self.model, self.program)[0]
+        return follow_channels(self.model, self.program)[0]
 
 
 def couple(model: nn.Module, example_input: ExampleInput) -> Coupling:

@@ -20,7 +20,7 @@ from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.reporting.profiling import macs
 from lightning_prune.slimming import Coupling, Group, TracedModel, couple, model_size
-from lightning_prune.slimming.channels.coupling import follow
+from lightning_prune.slimming.channels.coupling import follow_channels
 from lightning_prune.slimming.channels.labels import components
 from lightning_prune.slimming.channels.removal import removable, removal_of_units, zero_but_kept
 from lightning_prune.slimming.slim import slim
@@ -477,7 +477,7 @@ def test_reasons_of_filters_that_stay_are_given():
         model[4].weight[1] = 0
         model[5].weight[2] = 0
         model[5].bias[2] = 0
-    coupling, zero = follow(model, TracedModel(model, (torch.zeros(IMAGE),)).program)
+    coupling, zero = follow_channels(model, TracedModel(model, (torch.zeros(IMAGE),)).program)
     found = zero_but_kept(coupling, zero, model, removable(coupling, zero))
     assert {reason.split(":")[0]: layers for reason, layers in found.items()} == {
         "lie across a layer norm": [("0", 3)],

@@ -18,7 +18,7 @@ from lightning_prune.pruning.granularities.element import Element
 from lightning_prune.runs.end_models import end_models
 from lightning_prune.slimming import TracedModel, couple, prunable_groups
 from lightning_prune.slimming.channels import coupling
-from lightning_prune.slimming.channels.coupling import follow
+from lightning_prune.slimming.channels.coupling import follow_channels
 from lightning_prune.slimming.slim import slimmed
 
 IMAGES = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -112,7 +112,7 @@ def test_which_channels_belong_together_does_not_depend_on_weights(name: str) ->
     for fraction in (0.5, 1.0):
         for group in traced.coupling.groups():
             group.zero(model, range(int(fraction * group.size)))
-        masked, _ = follow(model, traced.program)
+        masked, _ = follow_channels(model, traced.program)
         assert torch.equal(masked.channel, traced.coupling.channel)
         assert masked.reasons == traced.coupling.reasons
         assert {kind: [one.name for one in found] for kind, found in masked.whole.items()} == {

@@ -149,7 +149,7 @@ class ZeroTerms:
     sums: tuple[tuple[Tensor, Tensor, Node], ...]
 
 
-def follow(model: nn.Module, program: ExportedProgram) -> tuple[Coupling, ZeroTerms]:
+def follow_channels(model: nn.Module, program: ExportedProgram) -> tuple[Coupling, ZeroTerms]:
     """Follow the channels of a model through its graph, and its zeros, which are those of its weights at this moment.
 
     Args:
