@@ -24,7 +24,7 @@ from lightning_prune.quantization.quantize import quantize
 from lightning_prune.quantization.quantized_network import quantization_of
 from lightning_prune.quantization.quantizers.affine import Affine
 from lightning_prune.quantization.quantizers.dorefa import DoReFa
-from lightning_prune.slimming.zero_modules import Nothing
+from lightning_prune.slimming.zero_modules import ZeroOutput
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -191,7 +191,7 @@ def without_a_block() -> torch.nn.Module:
         for parameter in model.layer2[0].bn2.parameters():
             parameter.zero_()
     small = slim(model, torch.randn(2, 3, 8, 8)).eval()
-    assert any(isinstance(module, Nothing) for module in small.modules())
+    assert any(isinstance(module, ZeroOutput) for module in small.modules())
     return small
 
 
