@@ -1,8 +1,8 @@
 """From a masked model to a smaller one, proven equal."""
 
 from lightning_prune.slimming.channels.blocks import StructureKind
-from lightning_prune.slimming.channels.channel_walk import Role
 from lightning_prune.slimming.channels.coupling import Coupling, couple, trace
+from lightning_prune.slimming.channels.facts import Role
 from lightning_prune.slimming.channels.groups import Group, Member, Residual
 from lightning_prune.slimming.optimizer_state import check_sliceable, inherit, slice_state
 from lightning_prune.slimming.proof import holds, prove

@@ -7,14 +7,15 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, Node
+from torch.fx import Node
 
-from lightning_prune.graph import Flow, called
-from lightning_prune.slimming.channels.channel_walk import Role, Slot, Walk
-from lightning_prune.slimming.channels.gates import CHANNEL_NORMS, HOMOGENEOUS, LAYERS, Scaling
+from lightning_prune.graph import Kind, called, is_kind, module_path
+from lightning_prune.slimming.channels.channel_walk import ChannelWalk
+from lightning_prune.slimming.channels.facts import Role, Slot
+from lightning_prune.slimming.channels.gates import GateFinder
 from lightning_prune.slimming.channels.groups import Member, roles_of
 from lightning_prune.slimming.channels.labels import Axis
-from lightning_prune.slimming.channels.replacements import Replacement, Replacing
+from lightning_prune.slimming.channels.replacements import Replacement, ReplacementFinder
 
 StructureKind = Literal["block", "branch"]
 """A residual block, which a sum adds to a shortcut, or a branch, which a concatenation joins with others."""
@@ -62,22 +63,21 @@ class _Operand:
     region: frozenset[Node]
 
 
-class Finder:
+class BlockFinder:
     """The blocks and branches of one traced model.
 
     Args:
         model: The model.
         walk: What a walk has found.
-        graph: Its graph.
     """
 
-    def __init__(self, model: nn.Module, walk: Walk, graph: Graph) -> None:
-        self._walk, self._flow = walk, Flow(graph)
-        self._replacing = Replacing(model, walk, self._flow)
+    def __init__(self, model: nn.Module, walk: ChannelWalk) -> None:
+        self._walk, self._flow = walk, walk.flow
+        self._replacements = ReplacementFinder(model, walk)
         stored = {node: name for node, name in walk.names.items() if node.op == "placeholder"}
         names = {name for name, _ in model.named_parameters()}
         self._parameters = {node: name for node, name in stored.items() if name in names}
-        self._scaling = Scaling(
+        self._gate_finder = GateFinder(
             self._flow, {node: name for node, name in self._parameters.items() if walk.tensors[name].ndim}
         )
         self._readers: dict[str, set[Node]] = defaultdict(set)
@@ -135,11 +135,11 @@ class Finder:
 
     def _weights(self, operand: _Operand) -> int:
         """Return how many layers with weights run for an operand alone."""
-        layers = (node for node in operand.region if called(node) in LAYERS)
+        layers = (node for node in operand.region if is_kind(node, Kind.LAYER))
         return len({self._flow.arguments[node]["weight"] for node in layers})
 
     def _gates(self, operand: _Operand) -> list[Member]:
-        names = self._scaling.gates(operand.value, operand.region)
+        names = self._gate_finder.gates(operand.value, operand.region)
         return [self._member(name) for name in self._read(operand.region) if name in names]
 
     def _member(self, name: str, index: Tensor | None = None) -> Member:
@@ -154,9 +154,9 @@ class Finder:
         norms, others, left = set(), False, [node]
         while left:
             for user in self._flow.users[left.pop()]:
-                if called(user) in CHANNEL_NORMS:
+                if is_kind(user, Kind.CHANNEL_NORM):
                     norms.add(user)
-                elif called(user) in HOMOGENEOUS:
+                elif is_kind(user, Kind.HOMOGENEOUS):
                     left.append(user)
                 else:
                     others = True
@@ -186,8 +186,8 @@ class Finder:
         if not gates or any(self._readers[name] - operand.region for name in names):
             return
         members = [gate for gate in gates if gate.name not in names] + [self._member(name) for name in names]
-        modules = self._replacing.replacements(operand.value, operand.region)
-        around = self._flow.paths(operand.user)[-1:] if kind == "block" else [module.name for module in modules[-1:]]
+        modules = self._replacements.replacements(operand.value, operand.region)
+        around = module_path(operand.user)[-1:] if kind == "block" else [module.name for module in modules[-1:]]
         yield Structure(
             "".join(around),
             kind,
@@ -200,7 +200,7 @@ class Finder:
         )
 
 
-def _places(walk: Walk) -> dict[str, tuple[Slot, Role]]:
+def _places(walk: ChannelWalk) -> dict[str, tuple[Slot, Role]]:
     """Return along which dimension each parameter belongs to what it writes, and as what."""
     filters = [slot for slot in map(walk.facts.slot_of, walk.facts.filters) if slot is not None]
     found = roles_of(walk.facts, filters)

@@ -10,11 +10,10 @@ from torch.fx import Node
 
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput, export, holder, module_path, one_thread, stored_tensors, suspended
-from lightning_prune.slimming.channels.blocks import Finder, Structure, StructureKind
-from lightning_prune.slimming.channels.channel_walk import KEPT, Facts, Slot, Walk
+from lightning_prune.slimming.channels.blocks import BlockFinder, Structure, StructureKind
+from lightning_prune.slimming.channels.facts import KEPT, Facts, Slot, channels_of
 from lightning_prune.slimming.channels.groups import Group, Member, Residual, coupled_groups, lone_group
-from lightning_prune.slimming.channels.rules.table import visit
-from lightning_prune.slimming.channels.splits import channels_of
+from lightning_prune.slimming.channels.operator_rules import follow
 
 __all__ = ["Coupling", "Group", "Member", "Residual", "couple"]
 
@@ -56,7 +55,9 @@ class Coupling:
     @property
     def sites(self) -> list[tuple[str, tuple[Tensor, ...]]]:
         """The calls to which code may tell numbers of channels: the module that makes each, and what each counts."""
-        return [("".join(module_path(site.node)[-1:]), site.counted) for site in self._facts.sites if site.counted]
+        return [
+            ("".join(module_path(site.node)[-1:]), site.counted) for site in self._facts.sized_calls if site.counted
+        ]
 
     def groups(self, residual: Residual = "coupled") -> list[Group]:
         """Return the groups of filters that can be pruned, in the order of the model's layers.
@@ -293,9 +294,9 @@ def _keep_heads(model: nn.Module, facts: Facts) -> None:
     """Keep what the code of `nn.MultiheadAttention` fixes: its heads, and the channels that it reads."""
     names = {name for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
     reason = "are heads and inputs of nn.MultiheadAttention, whose code fixes their number"
-    for site in facts.sites if names else ():
-        if "".join(module_path(site.node)[-1:]) in names:
-            for labels in site.counted:
+    for call in facts.sized_calls if names else ():
+        if "".join(module_path(call.node)[-1:]) in names:
+            for labels in call.counted:
                 facts.keep(labels, reason)
     for slot in facts.slots if names else ():
         owner, _, key = slot.name.rpartition(".")
@@ -330,11 +331,6 @@ def trace(model: nn.Module, program: ExportedProgram) -> Coupling:
 
 
 def _trace(model: nn.Module, program: ExportedProgram) -> Coupling:
-    walk = Walk(model, program)
-    for node in program.graph.nodes:
-        if node.op == "call_function":
-            visit(walk, node)
-        elif node.op == "output":
-            walk.keep_inputs(node, "are outputs of the model")
+    walk = follow(model, program)
     _keep_heads(model, walk.facts)
-    return Coupling(model, walk.facts, Finder(model, walk, program.graph).find())
+    return Coupling(model, walk.facts, BlockFinder(model, walk).find())
