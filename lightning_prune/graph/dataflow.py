@@ -1,5 +1,6 @@
 """Values in a traced graph: from which each is computed, which of them are written to, and what runs for one alone."""
 
+import operator
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -13,23 +14,22 @@ Arguments = dict[str, Any]
 
 
 def called(node: Node) -> str:
-    """Return the name of a node's operator, the same for one that writes in place.
+    """Return the name of a node's operator, the same for one that writes in place; of Python's own that of `getitem`.
 
     >>> graph = torch.fx.Graph()
     >>> called(graph.call_function(torch.ops.aten.relu_.default, (graph.placeholder("x"),)))
     'relu'
     """
     if not isinstance(node.target, torch._ops.OpOverload):
-        return getattr(node.target, "__name__", "")
+        return "getitem" if node.target is operator.getitem else ""
     name = node.target._schema.name.removeprefix("aten::")
     return name.removesuffix("_") if node.target._schema.is_mutable else name
 
 
 def arguments_of(node: Node) -> Arguments:
     """Return the arguments of a node's operator, an ATen one, by their names in its schema."""
-    operator = node.target
-    assert isinstance(operator, torch._ops.OpOverload)
-    arguments = {argument.name: argument.default_value for argument in operator._schema.arguments}
+    assert isinstance(node.target, torch._ops.OpOverload)
+    arguments = {argument.name: argument.default_value for argument in node.target._schema.arguments}
     arguments.update(zip(arguments, node.args, strict=False))
     arguments.update(node.kwargs)
     return arguments

@@ -67,7 +67,7 @@ _TABLE: tuple[tuple[Kind, Iterable[str]], ...] = (
     (Kind.ELEMENTWISE | Kind.HOMOGENEOUS | Kind.ACTIVATION, ("relu", "leaky_relu", "rrelu")),
     (Kind.HOMOGENEOUS | Kind.ACTIVATION, ("prelu",)),
     (Kind.ELEMENTWISE | Kind.ACTIVATION, ("hardtanh", "relu6", "elu", "selu", "celu", "gelu", "silu", "mish")),
-    (Kind.ELEMENTWISE | Kind.ACTIVATION, ("hardswish", "softplus", "softsign", "tanh")),
+    (Kind.ELEMENTWISE | Kind.ACTIVATION, ("hardswish", "softplus", "tanh")),
     (Kind.ELEMENTWISE, ("where",)),
     (Kind.LAYER, ("linear", *(f"conv{rank}d" for rank in "123"), *(f"conv_transpose{rank}d" for rank in "123"))),
     (Kind.CHANNEL_NORM, ("batch_norm", "instance_norm")),

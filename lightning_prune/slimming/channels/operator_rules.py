@@ -7,9 +7,10 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.utils._pytree import tree_leaves
 
 from lightning_prune.graph import Arguments, Kind, arguments_of, called, is_kind, written_by
 from lightning_prune.slimming.channels import rules
@@ -84,10 +85,18 @@ def _followed(walk: ChannelWalk, node: Node) -> Any:
     if not isinstance(node.target, torch._ops.OpOverload):
         return _output(walk, node)
     rule = rule_of(node)
-    gives_tensors = all("Tensor" in str(value.type) for value in node.target._schema.returns)
-    if rule is None or not gives_tensors or _writes_elsewhere(node):
+    if rule is None or not _is_of_fixed_tensors(node) or _writes_elsewhere(node):
         raise NotFollowed
     return rule(walk, node, arguments_of(node))
+
+
+def _is_of_fixed_tensors(node: Node) -> bool:
+    """Return whether a call gives tensors, and is told no size or number that depends on what the graph computes."""
+    operator: Any = node.target
+    values = tree_leaves([each.meta.get("val") for each in (node, *node.all_input_nodes)])
+    sizes = [size for value in values for size in (value.shape if isinstance(value, Tensor) else [value])]
+    fixed = not any(isinstance(size, torch.SymInt | torch.SymFloat | torch.SymBool) for size in sizes)
+    return fixed and all("Tensor" in str(value.type) for value in operator._schema.returns)
 
 
 def _writes_elsewhere(node: Node) -> bool:
