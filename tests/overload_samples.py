@@ -53,6 +53,13 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Viewed:
+    """What a convolution makes of an image, in another shape: channels lie along several dimensions, or share one."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Fixed:
     """A buffer of numbers that are positions, or of bools; of a single one with no dimension."""
 
@@ -63,12 +70,13 @@ class Fixed:
         return torch.tensor(self.values, dtype=self.kind)
 
 
-Source = Stored | Made | Fixed
+Source = Stored | Made | Viewed | Fixed
 
 STORED = [(8,), (4,), (4, 8), (8, 4), (8, 8), (2, 8, 4), (4, 4, 4), (2, 8, 4, 4), (8, 1, 3, 3), (2, 8, 2, 2, 2), ()]
 TENSORS: list[Source] = [
     *(Stored(shape) for shape in (*STORED, (0,), (2, 0, 4), (1, 8, 1))),
     *(Made(shape) for shape in ((2, 8, 4, 4), (2, 8, 4, 4), (2, 8, 4), (2, 12))),
+    *(Viewed(shape) for shape in ((2, 4, 2, 16), (2, 2, 4, 4, 4), (4, 2, 32), (2, 128), (2, 16, 2, 4), (256,))),
 ]
 POSITIONS: list[Source] = [Fixed((0, 1)), Fixed((1, 0, 2, 3, 1, 0, 0, 2)), Fixed((0, 0, 1, 1) * 2, torch.bool)]
 LISTS: list[list[int]] = [
@@ -243,10 +251,13 @@ def _drawn(options: list[list[Any]], chance: random.Random) -> Iterator[list[Any
 
 def accepts(overload: OpOverload, values: list[Any]) -> bool:
     """Return whether an overload runs with arguments, and gives a tensor of ordinary size."""
-    tensors = tree_map(
-        lambda v: torch.rand(v.shape) + 0.1 if isinstance(v, Made) else v.tensor() if isinstance(v, Source) else v,
-        values,
-    )
+
+    def tensor(value: Any) -> Any:
+        if isinstance(value, Made | Viewed):
+            return torch.rand(value.shape)
+        return value.tensor() if isinstance(value, Stored | Fixed) else value
+
+    tensors = tree_map(tensor, values)
     positional, keywords = split(overload, tensors)
     try:
         output = overload(*positional, **keywords)
@@ -281,6 +292,9 @@ def program_of(overload: OpOverload, values: list[Any]) -> tuple[nn.Module, Any,
             return placeholder(value.tensor(), InputKind.BUFFER)
         if isinstance(value, Stored):
             return placeholder(value.tensor(), InputKind.PARAMETER)
+        if isinstance(value, Viewed):
+            image = sources(Made((2, 8, 4, 4)))
+            return lambda: graph.call_function(ATEN.reshape.default, (image(), list(value.shape)))
         if isinstance(value, Made):
             layer = {2: ATEN.linear.default, 3: ATEN.conv1d.default, 4: ATEN.conv2d.default}[len(value.shape)]
             inputs = placeholder(value.given(), InputKind.USER_INPUT), placeholder(value.weight(), InputKind.PARAMETER)

@@ -63,6 +63,13 @@ def same(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     return walk.axes(source)
 
 
+def alpha_dropout(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
+    """Follow a dropout that eval mode skips; where code runs it all the same, it makes other numbers of zeros."""
+    if arguments["train"]:
+        raise NotFollowed
+    return same(walk, node, arguments)
+
+
 def unread(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Pass over an operator that checks its input, or makes a tensor of its kind; it does not read the values."""
     return []
@@ -119,7 +126,8 @@ def negative(walk: ChannelWalk, node: Node, dim: int) -> int:
 RULES = {
     **dict.fromkeys(operators(Kind.RESHAPES), reshape),
     **dict.fromkeys(operators(Kind.REARRANGES), permute),
-    **dict.fromkeys((*operators(Kind.COPIES), "dropout", "feature_dropout", "alpha_dropout"), same),
+    **dict.fromkeys((*operators(Kind.COPIES), "dropout", "feature_dropout"), same),
+    "alpha_dropout": alpha_dropout,
     **dict.fromkeys(("zeros_like", "zero"), zeros_like),
     "fill": filled,
     **dict.fromkeys(("_assert_tensor_metadata", "_assert_async"), unread),
