@@ -172,7 +172,11 @@ SPECIAL: dict[str, list[list[Any]]] = {
         ["ii->i", [Stored((4, 4))]],
     ],
     "scaled_dot_product_attention": [[Stored((2, 4, 5, 3))] * 3, [Stored((2, 4, 5, 3)), *[Stored((2, 1, 5, 3))] * 2]],
-    "addmm": [[Stored((4,)), Made((2, 12)), Stored((12, 4))], [Stored((4,)), Made((2, 12)), Stored((12, 4)), 2, 1]],
+    "addmm": [
+        [Stored((4,)), Stored((8, 8)), Stored((8, 4))],
+        [Stored((4,)), Made((2, 12)), Stored((12, 4))],
+        [Stored((4,)), Made((2, 12)), Stored((12, 4)), 2, 1],
+    ],
     "im2col": [[IMAGE, [3, 3], [1, 1], [1, 1], [1, 1]]],
     "col2im": [
         [LINE, [3, 3], [2, 2], [1, 1], [0, 0], [1, 1]],
@@ -212,8 +216,10 @@ def is_of_tensors(overload: OpOverload) -> bool:
 
 
 def is_unusual(overload: OpOverload) -> bool:
-    """Return whether an overload takes any number of arguments, or names of dimensions."""
-    return any(word in str(overload._schema) for word in ("...", "Dimname"))
+    """Return whether an overload takes any number of arguments or names of dimensions, or is one of TorchScript's."""
+    return overload._overloadname.startswith("prim_") or any(
+        word in str(overload._schema) for word in ("...", "Dimname")
+    )
 
 
 def named(overload: OpOverload) -> str:

@@ -60,6 +60,8 @@ def _layer(walk: ChannelWalk, node: Node, source: Node, weight: Node, bias: Node
     """Follow a linear layer whose weight is `(in, out)`."""
     made = contract(walk, node, {"input": source, "weight": weight, "bias": None}, dim=-1, out_dim=1)
     others = [axis for axis in walk.axes(source) if -1 not in axis.dims]
+    if bias is not None:
+        others = [Axis(axis.dim, axis.labels, torch.zeros_like(axis.zero)) for axis in others]
     if made is None:
         return others
     walk.facts.filters.append(made.labels)
