@@ -177,6 +177,9 @@ SPECIAL: dict[str, list[list[Any]]] = {
         [Stored((4,)), Made((2, 12)), Stored((12, 4))],
         [Stored((4,)), Made((2, 12)), Stored((12, 4)), 2, 1],
     ],
+    "bmm": [[LINE, Stored((2, 4, 8))], [LINE, Viewed((2, 4, 32))]],
+    "mm": [[Made((2, 12)), Stored((12, 4))], [Stored((4, 8)), Stored((8, 4))]],
+    "matmul": [[Made((2, 12)), Stored((12, 4))], [IMAGE, Viewed((2, 8, 4, 4))], [Viewed((2, 4, 2, 16)), Stored((16,))]],
     "im2col": [[IMAGE, [3, 3], [1, 1], [1, 1], [1, 1]]],
     "col2im": [
         [LINE, [3, 3], [2, 2], [1, 1], [0, 0], [1, 1]],

@@ -3,7 +3,7 @@
 from torch.fx import Node
 
 from lightning_prune.graph import Arguments
-from lightning_prune.slimming.channels.channel_walk import ChannelWalk
+from lightning_prune.slimming.channels.channel_walk import ChannelWalk, NotFollowed
 from lightning_prune.slimming.channels.labels import Axis
 
 
@@ -31,6 +31,8 @@ def pixel_shuffle(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[A
 def pixel_unshuffle(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a shuffle of space into channels: each channel becomes several of the output."""
     channels, factor = walk.only(arguments["self"], -3), arguments["downscale_factor"] ** 2
+    if not walk.shape(node).numel():  # which torch leaves as it is
+        raise NotFollowed
     if channels is None:
         return []
     return [Axis(-3, channels.labels.repeat_interleave(factor), channels.zero.repeat_interleave(factor))]
