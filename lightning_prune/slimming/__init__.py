@@ -1,6 +1,6 @@
 """From a masked model to a smaller one, proven equal."""
 
-from lightning_prune.slimming.channels.blocks import StructureKind
+from lightning_prune.slimming.channels.blocks import BlockOrBranchKind
 from lightning_prune.slimming.channels.coupling import Coupling, couple, trace
 from lightning_prune.slimming.channels.facts import Role
 from lightning_prune.slimming.channels.groups import Group, Member, Residual
@@ -12,6 +12,7 @@ from lightning_prune.slimming.slim_files import load_slim, load_slim_state, save
 from lightning_prune.slimming.surgery import Model, copy_of
 
 __all__ = [
+    "BlockOrBranchKind",
     "Coupling",
     "Group",
     "Member",
@@ -19,7 +20,6 @@ __all__ = [
     "PrunableGroups",
     "Residual",
     "Role",
-    "StructureKind",
     "check_sliceable",
     "copy_of",
     "couple",

@@ -8,7 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from lightning_prune.slimming.channels.blocks import Structure
+from lightning_prune.slimming.channels.blocks import BlockOrBranch
 from lightning_prune.slimming.channels.coupling import Coupling
 from lightning_prune.slimming.proof import Failure
 from lightning_prune.slimming.surgery import Model, cut, restate
@@ -47,7 +47,7 @@ class StatedSizes:
         """Return whether code may tell the number of any of the `removed` channels."""
         return any(bool((self._of(kind) & removed).any()) for kind in set(self._kinds.values()))
 
-    def cut(self, model: Model, removed: Tensor, gone: Sequence[Structure]) -> Model:
+    def cut(self, model: Model, removed: Tensor, gone: Sequence[BlockOrBranch]) -> Model:
         """Return a copy without the `removed` channels and what is `gone`, with the attributes that are tried now."""
         small = cut(model, self._coupling, removed, gone)
         modules = dict(small.named_modules(remove_duplicate=False))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput, holder, stored_tensors, suspended
-from lightning_prune.slimming.channels.blocks import Structure
+from lightning_prune.slimming.channels.blocks import BlockOrBranch
 from lightning_prune.slimming.channels.coupling import Coupling, couple
 from lightning_prune.slimming.proof import Proof, failure, holds, prove, twin
 from lightning_prune.slimming.size_attributes import StatedSizes
@@ -87,9 +87,11 @@ def _slim(model: Model, example_input: ExampleInput) -> Slimmed[Model]:
     return Slimmed(found.model, coupling.keep(removed, gone))
 
 
-def _remove_what_works(model: nn.Module, coupling: Coupling, gone: list[Structure], proof: Proof) -> list[Structure]:
+def _remove_what_works(
+    model: nn.Module, coupling: Coupling, gone: list[BlockOrBranch], proof: Proof
+) -> list[BlockOrBranch]:
     """Return those of the structures that can be removed, one after the other, without breaking the outputs."""
-    works: list[Structure] = []
+    works: list[BlockOrBranch] = []
     for one in gone:
         attempt = [*works, one]
         if holds(proof, cut(model, coupling, coupling.inside(attempt), attempt)):
@@ -112,7 +114,7 @@ class Cut(Generic[Model]):
 
 
 def cut_what_works(
-    model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[Structure], proof: Proof
+    model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[BlockOrBranch], proof: Proof
 ) -> Cut[Model]:
     """Cut channels that are zero out of a copy of a model, without those whose number the code of its modules fixes.
 
@@ -166,7 +168,7 @@ def _kept_one_by_one(
     model: nn.Module,
     coupling: Coupling,
     removed: Tensor,
-    gone: Sequence[Structure],
+    gone: Sequence[BlockOrBranch],
     proof: Proof,
     sizes: StatedSizes,
 ) -> Tensor:

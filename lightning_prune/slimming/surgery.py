@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from lightning_prune.errors import InputError
 from lightning_prune.graph import holder, one_thread, stored_tensors
-from lightning_prune.slimming.channels.blocks import Structure
+from lightning_prune.slimming.channels.blocks import BlockOrBranch
 from lightning_prune.slimming.channels.coupling import Coupling
 from lightning_prune.slimming.channels.replacements import Replacement
 from lightning_prune.slimming.zero_modules import Gone, Nothing
@@ -19,7 +19,7 @@ from lightning_prune.slimming.zero_modules import Gone, Nothing
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def cut(model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[Structure] = ()) -> Model:
+def cut(model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[BlockOrBranch] = ()) -> Model:
     """Return a copy of `model` without the `removed` channels and the structures that are `gone`.
 
     Args:
@@ -32,7 +32,7 @@ def cut(model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[Struct
         return _cut(model, coupling, removed, gone)
 
 
-def _cut(model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[Structure]) -> Model:
+def _cut(model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[BlockOrBranch]) -> Model:
     small = copy_of(model)
     outermost = [one for one in gone if not any(one.region < other.region for other in gone)]
     lost = [module for one in outermost for module in one.modules]

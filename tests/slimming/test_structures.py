@@ -17,7 +17,7 @@ from lightning_prune.models.googlenet import Inception, googlenet
 from lightning_prune.models.mobilenet_v2 import InvertedResidual
 from lightning_prune.models.resnet import ResNet, resnet56
 from lightning_prune.reporting.profiling import macs
-from lightning_prune.slimming.channels.blocks import Structure
+from lightning_prune.slimming.channels.blocks import BlockOrBranch
 from lightning_prune.slimming.channels.coupling import Group, couple
 from lightning_prune.slimming.slim import slim
 from lightning_prune.slimming.slim_files import load_slim, save_slim
@@ -241,7 +241,7 @@ CASES = {
 }
 
 
-def find(model: nn.Module, size: tuple[int, ...] = SMALL, kind: str = "block") -> dict[str, Structure]:
+def find(model: nn.Module, size: tuple[int, ...] = SMALL, kind: str = "block") -> dict[str, BlockOrBranch]:
     return {one.name: one for one in couple(model, torch.zeros(size)).structures(kind)}
 
 
@@ -283,7 +283,7 @@ def test_gates_scale_the_output(name):
             assert not output(silent, where, x).any()
 
 
-def silence(model: nn.Module, structures: list[Structure], all_of_it: bool = True) -> None:
+def silence(model: nn.Module, structures: list[BlockOrBranch], all_of_it: bool = True) -> None:
     for one in structures:
         scale(model, one.members if all_of_it else one.gates, 0.0)
 

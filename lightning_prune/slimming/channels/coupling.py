@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput, export, holder, module_path, one_thread, stored_tensors, suspended
-from lightning_prune.slimming.channels.blocks import BlockFinder, Structure, StructureKind
+from lightning_prune.slimming.channels.blocks import BlockFinder, BlockOrBranch, BlockOrBranchKind
 from lightning_prune.slimming.channels.facts import KEPT, Facts, Slot, channels_of
 from lightning_prune.slimming.channels.groups import Group, Member, Residual, coupled_groups, lone_group
 from lightning_prune.slimming.channels.operator_rules import follow
@@ -27,7 +27,9 @@ class Coupling:
         structures: The whole blocks and branches in it, by kind.
     """
 
-    def __init__(self, model: nn.Module, facts: Facts, structures: dict[StructureKind, list[Structure]]) -> None:
+    def __init__(
+        self, model: nn.Module, facts: Facts, structures: dict[BlockOrBranchKind, list[BlockOrBranch]]
+    ) -> None:
         self._facts = facts
         self._structures = structures
         self._parameters = {name for name, _ in model.named_parameters()}
@@ -92,7 +94,7 @@ class Coupling:
             result[reason][layer] += count
         return {reason: list(layers.items()) for reason, layers in result.items()}
 
-    def structures(self, kind: StructureKind) -> list[Structure]:
+    def structures(self, kind: BlockOrBranchKind) -> list[BlockOrBranch]:
         """Return the residual blocks, or the branches of concatenations, in the order of execution."""
         return self._structures[kind]
 
@@ -129,11 +131,11 @@ class Coupling:
             if times[0] > 0 and (times == times[0]).all():
                 yield node, axis.dim, inside.nonzero()[:, 1].view(len(channels), -1)
 
-    def silent(self, tensors: Mapping[str, Tensor]) -> list[Structure]:
+    def silent(self, tensors: Mapping[str, Tensor]) -> list[BlockOrBranch]:
         """Return the blocks and branches whose gates are zero in `tensors`."""
         return [one for found in self._structures.values() for one in found if one.is_silent(tensors)]
 
-    def leaving(self, structures: Iterable[Structure], removed: Tensor) -> list[Structure]:
+    def leaving(self, structures: Iterable[BlockOrBranch], removed: Tensor) -> list[BlockOrBranch]:
         """Return those of some silent structures that can go as a whole when the `removed` channels do.
 
         These are blocks, whose sums are then their shortcuts, and branches all of whose channels are removed.
@@ -144,7 +146,7 @@ class Coupling:
             if one.modules and (one.kind == "block" or bool(removed[self.channel[one.channels]].all()))
         ]
 
-    def inside(self, structures: Iterable[Structure]) -> Tensor:
+    def inside(self, structures: Iterable[BlockOrBranch]) -> Tensor:
         """Return `(labels,)` bool: the channels of branches, which go with these."""
         inside = torch.zeros(self._facts.labels, dtype=torch.bool)
         for one in structures:
@@ -152,7 +154,7 @@ class Coupling:
                 inside[self.channel[one.channels]] = True
         return inside
 
-    def removable(self, structures: Sequence[Structure] = ()) -> Tensor:
+    def removable(self, structures: Sequence[BlockOrBranch] = ()) -> Tensor:
         """Return `(labels,)` bool: the channels that can go without changing any output, seen at their first label.
 
         These are the channels that nothing forces to stay and that add nothing to any sum they enter. Every dimension
@@ -163,7 +165,9 @@ class Coupling:
         """
         return self._settle(self._unread, structures)
 
-    def _settle(self, chosen: Callable[[Sequence[Structure]], Tensor], structures: Sequence[Structure]) -> Tensor:
+    def _settle(
+        self, chosen: Callable[[Sequence[BlockOrBranch]], Tensor], structures: Sequence[BlockOrBranch]
+    ) -> Tensor:
         """Return the `chosen` channels, which depend on the structures that go, that leave no tensor empty."""
         gone = self.leaving(structures, torch.ones(self._facts.labels, dtype=torch.bool))
         while True:
@@ -173,7 +177,7 @@ class Coupling:
                 return removed
             gone = left
 
-    def _unread(self, gone: Sequence[Structure]) -> Tensor:
+    def _unread(self, gone: Sequence[BlockOrBranch]) -> Tensor:
         """Return the channels that nothing keeps and that add nothing to any sum outside of what is gone."""
         region = frozenset(node for one in gone for node in one.region)
         unread = torch.zeros(self._facts.labels, dtype=torch.bool)
@@ -184,7 +188,7 @@ class Coupling:
                 unread[self.channel[labels[~adds_nothing]]] = False
         return unread & ~self._kept
 
-    def _leave_one(self, removed: Tensor, gone: Sequence[Structure]) -> Tensor:
+    def _leave_one(self, removed: Tensor, gone: Sequence[BlockOrBranch]) -> Tensor:
         """Return the `removed` channels without one of each tensor that would have none left and is not gone."""
         stored = {name for one in gone for name in one.stored}
         slots = [slot for slot in self._facts.slots if slot.name not in stored]
@@ -194,7 +198,7 @@ class Coupling:
                 removed[self.channel[slot.start]] = False
         return removed
 
-    def without(self, groups: list[Group], pruned: list[Tensor], structures: Sequence[Structure] = ()) -> Tensor:
+    def without(self, groups: list[Group], pruned: list[Tensor], structures: Sequence[BlockOrBranch] = ()) -> Tensor:
         """Return the channels that go when units and structures are removed; every other tensor keeps one channel.
 
         Args:
@@ -208,7 +212,7 @@ class Coupling:
         chosen &= ~self._kept
         return self._settle(lambda gone: chosen | self._read_by(gone), structures)
 
-    def _read_by(self, gone: Sequence[Structure]) -> Tensor:
+    def _read_by(self, gone: Sequence[BlockOrBranch]) -> Tensor:
         """Return the channels that nothing keeps and that are read by what is gone alone."""
         region = frozenset(node for one in gone for node in one.region)
         inside = torch.zeros(self._facts.labels, dtype=torch.bool)
@@ -228,7 +232,7 @@ class Coupling:
                 left &= ~part
                 yield slot.name, part
 
-    def keep(self, removed: Tensor, gone: Sequence[Structure] = ()) -> dict[str, dict[int, Tensor]]:
+    def keep(self, removed: Tensor, gone: Sequence[BlockOrBranch] = ()) -> dict[str, dict[int, Tensor]]:
         """Return, by tensor name and dimension, the positions that stay when the `removed` channels go.
 
         Args:
@@ -265,7 +269,7 @@ class Coupling:
         return torch.Size([len(dims[dim]) if dim in dims else size for dim, size in enumerate(shape)]).numel()
 
     def zero_but_kept(
-        self, model: nn.Module, removed: Tensor, gone: Sequence[Structure] = ()
+        self, model: nn.Module, removed: Tensor, gone: Sequence[BlockOrBranch] = ()
     ) -> dict[str, list[tuple[str, int]]]:
         """Return why filters that are zero stay, as `{reason: [(layer, number of filters), ...]}`.
 

@@ -1,4 +1,4 @@
-"""Which modules can go with a structure, and what each must still give for the code around it to run."""
+"""Which modules can go with a block or branch, and what each must still give for the code around it to run."""
 
 from dataclasses import dataclass
 
