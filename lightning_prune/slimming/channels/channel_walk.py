@@ -110,7 +110,12 @@ class ChannelWalk:
         return found and self.united(found, [other for other in found.dims if other != dim])
 
     def united(self, axis: Axis, dims: Iterable[int]) -> Axis | None:
-        """Make the channels along some dimensions one; return those that vary along the others, None if none do."""
+        """Make the channels along some dimensions one; return those that vary along the others, None if none do.
+
+        Args:
+            axis: Channels.
+            dims: Dimensions, counted from the last, which is -1; those along which they do not vary change nothing.
+        """
         labels, zero = axis.spread
         for dim in set(dims) & set(axis.dims):
             first = labels.narrow(dim, 0, 1)
@@ -119,7 +124,12 @@ class ChannelWalk:
         return self.placed(labels, zero)
 
     def placed(self, labels: Tensor, zero: Tensor) -> Axis | None:
-        """Return the channels whose labels broadcast over a tensor; a single one is kept, and followed no further."""
+        """Return the channels whose labels broadcast over a tensor; a single one is kept, and followed no further.
+
+        Args:
+            labels: int64, of the tensor's rank or less, with size 1 on every dimension along which they do not vary.
+            zero: bool of the same shape.
+        """
         axis = Axis.of(labels, zero)
         if axis is None:
             self.facts.keep(labels.reshape(-1), "are one with all others of a tensor")
@@ -133,7 +143,7 @@ class ChannelWalk:
         return self.channels(node, dim)
 
     def sized(self, node: Node, *counted: Tensor) -> None:
-        """Note a call to which the code may tell the number of these channels."""
+        """Note a call to which the code may tell how many channels these are, `(..., old size)` labels each."""
         self.facts.sized_calls.append(SizedCall(node, counted))
 
     def give(self, node: Node, value: Any) -> None:

@@ -58,7 +58,7 @@ class Facts:
     """What a walk collects, in labels as they were given out; `coupling.py` draws the conclusions.
 
     Args:
-        slots: Where the labels of stored tensors lie.
+        slots: Where the labels of stored tensors lie, each with a range of its own.
         labels: Number of labels given out.
         edges: Pairs of labels that are one channel.
         kept: Labels that can never be removed, and why.
@@ -99,7 +99,7 @@ class Facts:
         return torch.arange(self.labels - count, self.labels)
 
     def slot_of(self, labels: Tensor) -> Slot | None:
-        """Return the slot in which all `labels` lie, None if there is none."""
+        """Return the slot in which all `labels`, of any shape, lie; None if there is none."""
         before = bisect_right(self.slots, int(labels.min()), key=lambda slot: slot.start)
         slot = self.slots[before - 1] if before else None
         return slot if slot is not None and int(labels.max()) < slot.labels.stop else None
@@ -110,17 +110,21 @@ class Facts:
         self.edges.append((left.expand(shape).reshape(-1), right.expand(shape).reshape(-1)))
 
     def keep(self, labels: Tensor, reason: str) -> None:
-        """Record that channels can never be removed, and why."""
+        """Record that channels, labels of any shape, can never be removed, and why."""
         self.kept.append((labels, reason))
 
     def own(self, owner: Tensor, parameter: Axis, role: Role) -> None:
-        """Record that `parameter` has one entry for each channel of `owner`, as its `role`."""
+        """Record that `parameter` has one entry for each channel of `owner`, `(channels,)` labels, as its `role`."""
         self.unite(owner, parameter.labels)
         self.owned.append((owner, parameter.labels, role))
 
 
 def channels_of(facts: Facts) -> Tensor:
-    """Return `(labels,)` the channel of each label, once every reshape has a single dimension that loses positions."""
+    """Return `(labels,)` int64, the channel of each label: the lowest of those that are one channel.
+
+    Of the dimensions along which a reshape has put channels, a single one can lose positions: along the others they are
+    made one.
+    """
     edges = facts.edges or [(torch.zeros(0, dtype=torch.int64),) * 2]
     channel = components(facts.labels, *(torch.cat(side) for side in zip(*edges, strict=True)))
     if not facts.splits:
@@ -134,7 +138,7 @@ def channels_of(facts: Facts) -> Tensor:
 
 
 def _carrier(channel: Tensor) -> int:
-    """Return the dimension along which channels that a reshape has put along several can go.
+    """Return the dimension along which channels, of any shape, that a reshape has put along several can go.
 
     It is the last one along which they are not all one anyway: what code mixes, the positions within a head of
     attention for example, stays whole.

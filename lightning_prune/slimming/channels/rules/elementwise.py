@@ -74,7 +74,7 @@ def _joined(walk: ChannelWalk, node: Node, operand: Node, dims: set[int]) -> Axi
 
 
 def stays_zero(node: Node, arguments: Arguments, operands: list[Node], zeros: list[Tensor]) -> Tensor:
-    """Return where an elementwise operator gives zero, knowing where its operands are zero."""
+    """Return where an elementwise operator gives zero, knowing where its operands do: bool of one shape."""
     if is_kind(node, Kind.PRODUCT):
         return torch.stack(zeros).any(dim=0)
     if called(node) == "div" and arguments["self"] in operands:

@@ -115,7 +115,7 @@ def _transposed_groups(walk: ChannelWalk, node: Node, arguments: Arguments, dim:
 
 
 def sum_over(walk: ChannelWalk, node: Node, entering: Axis | None, columns: Axis | None) -> Tensor:
-    """Couple a layer's inputs with the columns of its weight; return whether it reads nothing but zeros."""
+    """Couple a layer's inputs with the columns of its weight; return whether it reads nothing but zeros, a scalar."""
     if entering is None or columns is None:
         for axis in (entering, columns):
             if axis is not None:
@@ -129,7 +129,7 @@ def sum_over(walk: ChannelWalk, node: Node, entering: Axis | None, columns: Axis
 def join_groups(
     walk: ChannelWalk, node: Node, arguments: Arguments, entering: Axis | None, columns: Axis | None, rows: Axis | None
 ) -> Tensor:
-    """Couple the channels of a grouped convolution; return which outputs read nothing but zeros.
+    """Couple the channels of a grouped convolution; return `(outputs,)`, which outputs read nothing but zeros.
 
     Many small groups lose whole groups, a depthwise convolution single channels; few large ones lose the same positions
     in every group. In both cases all groups stay equally wide.
