@@ -55,7 +55,7 @@ def permute(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     return move(walk, node, arguments["self"], lambda values: operator(values, *node.args[1:], **node.kwargs))
 
 
-def same(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
+def copy(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a copy, a broadcast, a change of memory layout or number format, or dropout, which eval mode skips."""
     source = next(value for value in arguments.values() if isinstance(value, Node))
     if source in walk.names and walk.shape(source) == walk.shape(node):
@@ -67,7 +67,7 @@ def alpha_dropout(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[A
     """Follow a dropout that eval mode skips; where code runs it all the same, it makes other numbers of zeros."""
     if arguments["train"]:
         raise NotFollowed
-    return same(walk, node, arguments)
+    return copy(walk, node, arguments)
 
 
 def unread(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
@@ -126,7 +126,7 @@ def negative(walk: ChannelWalk, node: Node, dim: int) -> int:
 RULES = {
     **dict.fromkeys(operators(Kind.RESHAPES), reshape),
     **dict.fromkeys(operators(Kind.REARRANGES), permute),
-    **dict.fromkeys((*operators(Kind.COPIES), "dropout", "feature_dropout"), same),
+    **dict.fromkeys((*operators(Kind.COPIES), "dropout", "feature_dropout"), copy),
     "alpha_dropout": alpha_dropout,
     **dict.fromkeys(("zeros_like", "zero"), zeros_like),
     "fill": filled,

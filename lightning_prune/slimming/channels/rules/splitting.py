@@ -18,7 +18,7 @@ def select(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     return _cut_along(walk, node, arguments["self"], arguments["dim"], whole=False)
 
 
-def cut(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
+def slice_range(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow the choice of a range of positions, of every second for example."""
     if isinstance(arguments["start"], Node):
         raise NotFollowed
@@ -97,7 +97,7 @@ def chunk(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[list[Axis
     ]
 
 
-def gate(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
+def gated_linear_unit(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a gated linear unit, the product of one half of the channels with a sigmoid of the other."""
     source = arguments["self"]
     dim = negative(walk, source, arguments["dim"])
@@ -169,11 +169,11 @@ def _behind(axis: Axis, dim: int) -> Axis:
 
 
 RULES = {
-    **dict.fromkeys(("slice", "narrow"), cut),
+    **dict.fromkeys(("slice", "narrow"), slice_range),
     "select": select,
     "unbind": unbind,
     **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split"), chunk),
-    "glu": gate,
+    "glu": gated_linear_unit,
     **dict.fromkeys(("cat", "concat", "concatenate"), concatenate),
     "stack": stack,
 }
