@@ -12,7 +12,7 @@ from lightning_prune.models.googlenet import Inception
 from lightning_prune.models.mobilenet_v2 import InvertedResidual
 from lightning_prune.models.resnet import ResNet
 from lightning_prune.slimming import couple
-from lightning_prune.slimming.channels.blocks import Structure
+from lightning_prune.slimming.channels.blocks import BlockOrBranch
 
 SMALL = (2, 3, 16, 16)
 BRANCHES = ("branch1x1", "branch3x3", "branch5x5", "branch_pool")
@@ -203,8 +203,8 @@ CASES = {
 # What is done with them -----------------------------------------------------------------------------------------------
 
 
-def find(model: nn.Module, size: tuple[int, ...] = SMALL, kind: str = "block") -> dict[str, Structure]:
-    return {one.name: one for one in couple(model, torch.zeros(size)).structures(kind)}
+def find(model: nn.Module, size: tuple[int, ...] = SMALL, kind: str = "block") -> dict[str, BlockOrBranch]:
+    return {one.name: one for one in couple(model, torch.zeros(size)).blocks_and_branches[kind]}
 
 
 @torch.no_grad()
@@ -215,6 +215,6 @@ def scale(model: nn.Module, members: tuple, factor: float) -> None:
         parameters[member.name].transpose(0, member.dim)[member.index[0]] *= factor
 
 
-def silence(model: nn.Module, structures: list[Structure], all_of_it: bool = True) -> None:
+def silence(model: nn.Module, structures: list[BlockOrBranch], all_of_it: bool = True) -> None:
     for one in structures:
         scale(model, one.members if all_of_it else one.gates, 0.0)

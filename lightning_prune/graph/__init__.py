@@ -1,23 +1,27 @@
 """What a model computes: its traced graph, its calls, and what its operators do."""
 
-from lightning_prune.graph.dataflow import Arguments, Flow, arguments_of, called, is_view, module_path
-from lightning_prune.graph.interception import Function, Interceptor, interceptor_of, suspended
-from lightning_prune.graph.tracing import (
-    ExampleInput,
-    as_arguments,
-    evaluating,
-    export,
-    holder,
-    one_thread,
-    stored_tensors,
+from lightning_prune.graph.dataflow import (
+    Arguments,
+    Dataflow,
+    arguments_of,
+    called,
+    module_path,
+    nodes_in,
+    written_by,
 )
+from lightning_prune.graph.interception import Function, Interceptor, interceptor_of, suspended
+from lightning_prune.graph.operator_kinds import Kind, is_kind, keeps_zero, operators
+from lightning_prune.graph.run_modes import evaluating, one_thread
+from lightning_prune.graph.stored import holder, stored_tensors
+from lightning_prune.graph.tracing import ExampleInput, as_arguments, export
 
 __all__ = [
     "Arguments",
+    "Dataflow",
     "ExampleInput",
-    "Flow",
     "Function",
     "Interceptor",
+    "Kind",
     "arguments_of",
     "as_arguments",
     "called",
@@ -25,9 +29,13 @@ __all__ = [
     "export",
     "holder",
     "interceptor_of",
-    "is_view",
+    "is_kind",
+    "keeps_zero",
     "module_path",
+    "nodes_in",
     "one_thread",
+    "operators",
     "stored_tensors",
     "suspended",
+    "written_by",
 ]

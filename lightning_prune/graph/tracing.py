@@ -1,6 +1,5 @@
 """One way to look inside a model: its `torch.export` graph, taken in eval mode and without changing the model."""
 
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from lightning_prune.errors import InputError
+from lightning_prune.graph.run_modes import evaluating
+from lightning_prune.graph.stored import stored_tensors
 
 ExampleInput = Tensor | tuple[Tensor, ...]
 
@@ -31,60 +32,6 @@ def as_arguments(example_input: ExampleInput) -> tuple[Tensor, ...]:
         kinds = ", ".join(type(argument).__name__ for argument in arguments) or "an empty tuple"
         raise InputError(f"expected example_input to be a tensor or a tuple of tensors, got {kinds}")
     return arguments
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every submodule into eval mode, without gradients, and give each its own mode back on leaving."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        # Not `eval()`: modules override it, to merge weights for example, and the flags alone would not undo that.
-        for module in training:
-            module.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run many small operations on one thread: on a busy machine several would wait for each other in each of them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def stored_tensors(model: nn.Module, duplicates: bool = False) -> dict[str, Tensor]:
-    """Return every parameter and buffer under the first name that leads to it, or under all with `duplicates`."""
-    parameters = model.named_parameters(remove_duplicate=not duplicates)
-    return {**dict(parameters), **dict(model.named_buffers(remove_duplicate=not duplicates))}
-
-
-def holder(name: str) -> str:
-    """Return the name of the module to which a stored tensor belongs, parametrized or not.
-
-    >>> holder("layer1.conv.weight"), holder("layer1.conv.parametrizations.weight.original")
-    ('layer1.conv', 'layer1.conv')
-    """
-    return name.rpartition(".")[0].partition(".parametrizations.")[0]
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Run compiled code as it was written, and leave out what export warns of and logs: our errors say it shorter."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 @contextmanager

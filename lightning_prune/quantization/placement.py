@@ -17,7 +17,17 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-from lightning_prune.graph import ExampleInput, Flow, Function, Interceptor, called, export
+from lightning_prune.graph import (
+    Dataflow,
+    ExampleInput,
+    Function,
+    Interceptor,
+    Kind,
+    called,
+    export,
+    is_kind,
+    module_path,
+)
 from lightning_prune.quantization.rounding_sites import BatchNorm, LayerSite, Placement, Tensors
 
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
@@ -28,13 +38,6 @@ LAYERS = (*_CONVOLUTIONS, *_TRANSPOSED, "linear")
 _ACTIVATIONS = ("relu", "relu6", "hardtanh", "clamp", "clamp_min")
 _POOLS = ("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "mean")
 _JOINS = ("add", "mul", "cat")
-_SAME_NUMBERS = {  # operators whose outputs are some of their inputs' numbers, or zero
-    *("max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
-    *("flatten", "unflatten", "view", "reshape", "_unsafe_view", "squeeze", "unsqueeze", "permute", "transpose", "t"),
-    *("movedim", "contiguous", "clone", "alias", "detach", "dropout", "feature_dropout", "slice", "select", "narrow"),
-    *("chunk", "split", "split_with_sizes", "unbind", "getitem", "index_select", "expand", "repeat", "roll", "flip"),
-    *("channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "constant_pad_nd", "upsample_nearest2d", "pad", "to"),
-}
 _NOT_NEGATIVE = ("relu", "relu6", "sigmoid", "softmax", "hardsigmoid")
 
 
@@ -127,7 +130,7 @@ class _Graph:
 
     def __init__(self, model: nn.Module, program: ExportedProgram) -> None:
         self.model = model
-        self.flow = Flow(program.graph)
+        self.flow = Dataflow(program.graph)
         specs = program.graph_signature.input_specs
         stored = {spec.arg.name: spec.target for spec in specs if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER)}
         placeholders = program.graph.find_nodes(op="placeholder")
@@ -183,7 +186,7 @@ class _Graph:
         path, _, rest = (call or "").partition("/")
         function = rest.partition("/")[0]
         if call is None or function not in LAYERS:
-            module = (self.flow.paths(node) or [""])[-1]
+            module = (module_path(node) or [""])[-1]
             return module, f"it is computed within {function or 'other code'}"
         weight, bias = self._stored(node, path), self.flow.arguments[node]["bias"]
         if weight is None or not (bias is None or bias in self.stored):
@@ -242,7 +245,7 @@ class _Graph:
 
     def origin(self, node: Node) -> Node:
         """Return the tensor whose numbers a tensor's are."""
-        while called(node) in _SAME_NUMBERS and node not in self.sites:
+        while is_kind(node, Kind.SAME_NUMBERS) and node not in self.sites:
             node = self.read(node)
         return node
 
@@ -255,7 +258,7 @@ class _Graph:
         if kind in ("hardtanh", "clamp", "clamp_min"):
             least = arguments.get("min_val", arguments.get("min"))
             return isinstance(least, int | float) and least >= 0
-        if kind in (*_POOLS, *_SAME_NUMBERS):
+        if kind in _POOLS or is_kind(node, Kind.SAME_NUMBERS):
             return self.not_negative(self.read(node))
         if kind in _JOINS:
             return all(self.not_negative(self._tensor(source)) for source in self.flow.inputs[node])
@@ -285,7 +288,7 @@ class _Graph:
 
     def _relus(self, node: Node) -> tuple[str, ...]:
         """Return the calls of the activation functions right in front of what reads a tensor."""
-        while called(node) in _SAME_NUMBERS:
+        while is_kind(node, Kind.SAME_NUMBERS):
             node = self.read(node)
         return (self.call[node],) if called(node) in _ACTIVATIONS and node in self.call else ()
 

@@ -1,8 +1,8 @@
 """From a masked model to a smaller one, proven equal."""
 
-from lightning_prune.slimming.channels.blocks import StructureKind
-from lightning_prune.slimming.channels.channel_walk import Role
+from lightning_prune.slimming.channels.blocks import BlockOrBranchKind
 from lightning_prune.slimming.channels.coupling import Coupling
+from lightning_prune.slimming.channels.facts import Role
 from lightning_prune.slimming.channels.groups import Group, Member, Residual
 from lightning_prune.slimming.channels.removal import removal_of_zero_filters
 from lightning_prune.slimming.channels.sizes import model_size
@@ -15,6 +15,7 @@ from lightning_prune.slimming.surgery import Model, copy_of
 from lightning_prune.slimming.traced_model import TracedModel, couple
 
 __all__ = [
+    "BlockOrBranchKind",
     "Coupling",
     "Group",
     "Member",
@@ -22,7 +23,6 @@ __all__ = [
     "PrunableGroups",
     "Residual",
     "Role",
-    "StructureKind",
     "TracedModel",
     "check_optimizer_state",
     "copy_of",

@@ -35,7 +35,7 @@ class AttributeSearch:
         self._coupling = coupling
         self._modules = dict(model.named_modules(remove_duplicate=False))
         self._counted: dict[str, list[Tensor]] = defaultdict(list)
-        for module, counted in coupling.sites:
+        for module, counted in coupling.sized_calls:
             self._counted[module] += counted
         self._kinds = {name: type(self._modules[name]) for name in self._counted}
         self._left: dict[type[nn.Module], list[_Choice]] = {}

@@ -8,7 +8,7 @@ from typing import Generic
 from torch import nn
 
 from lightning_prune.graph import ExampleInput, as_arguments, holder, stored_tensors, suspended
-from lightning_prune.slimming.channels.blocks import Structure
+from lightning_prune.slimming.channels.blocks import BlockOrBranch
 from lightning_prune.slimming.channels.coupling import Coupling, ZeroTerms, follow_channels
 from lightning_prune.slimming.channels.removal import (
     Removal,
@@ -83,10 +83,10 @@ def _tried(model: Model, coupling: Coupling, zero: ZeroTerms, references: Sequen
 
 
 def _wholes_that_can_go(
-    model: nn.Module, coupling: Coupling, whole: Sequence[Structure], references: Sequence[Reference]
-) -> list[Structure]:
+    model: nn.Module, coupling: Coupling, whole: Sequence[BlockOrBranch], references: Sequence[Reference]
+) -> list[BlockOrBranch]:
     """Return the blocks and branches that can be removed, one after the other, without breaking the outputs."""
-    works: list[Structure] = []
+    works: list[BlockOrBranch] = []
     for one in whole:
         attempt = (*works, one)
         removal = Removal(of_branches(coupling, attempt), attempt)

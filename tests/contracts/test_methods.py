@@ -17,7 +17,7 @@ from lightning_prune import SparsityMonitor, load_slim, save_slim, slim
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.callbacks.weight_sharing import WeightSharing
 from lightning_prune.graph.interception import suspended
-from lightning_prune.graph.tracing import stored_tensors
+from lightning_prune.graph.stored import stored_tensors
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.reporting.profiling import macs

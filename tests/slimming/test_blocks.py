@@ -28,7 +28,7 @@ def output(model: nn.Module, where: str | tuple[str, slice], x: Tensor) -> Tenso
 def test_gates_scale_the_output(name):
     case = CASES[name]
     model, x = randomise(case.build()).double(), torch.randn(case.size, dtype=torch.float64)
-    found = {one.name: one for one in couple(model, x).structures(case.kind)}
+    found = {one.name: one for one in couple(model, x).blocks_and_branches[case.kind]}
     assert list(found) == list(case.outputs)
     for structure, where in case.outputs.items():
         for training in (True, False):
@@ -92,7 +92,7 @@ NONE = {
 @pytest.mark.parametrize("name", NONE)
 def test_what_is_no_block_and_no_branch(name):
     coupling = couple(NONE[name](), torch.zeros(SMALL))
-    assert coupling.structures("block") == coupling.structures("branch") == []
+    assert coupling.blocks_and_branches["block"] == coupling.blocks_and_branches["branch"] == []
 
 
 def test_two_towers_with_inputs_of_their_own_are_no_block():
@@ -100,7 +100,7 @@ def test_two_towers_with_inputs_of_their_own_are_no_block():
         return (net.one(x) + net.two(y)).mean(dim=(2, 3))
 
     model = Net(forward, one=conv(3, 8), two=nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 8)))
-    assert couple(model, (torch.zeros(SMALL), torch.zeros(SMALL))).structures("block") == []
+    assert couple(model, (torch.zeros(SMALL), torch.zeros(SMALL))).blocks_and_branches["block"] == []
 
 
 def test_blocks_do_not_depend_on_which_weights_are_zero():

@@ -36,7 +36,7 @@ def test_slim_model_without_blocks_is_the_masked_model(name, caplog, tmp_path):
     dense = randomise(case.build()).eval()
     model, x = copy.deepcopy(dense), torch.randn(case.size)
     coupling = couple(model, x)
-    chosen = coupling.structures(case.kind)[::3]
+    chosen = coupling.blocks_and_branches[case.kind][::3]
     silence(model, chosen)
     small = slim(model, x)
     assert not [record for record in caplog.records if record.name.startswith("lightning_prune")]
@@ -65,7 +65,7 @@ def test_zero_gates_are_enough(name):
     case = CASES[name]
     model, x = randomise(case.build()).eval(), torch.randn(case.size)
     dense, coupling = parameters(model), couple(model, x)
-    chosen = coupling.structures(case.kind)[1:]
+    chosen = coupling.blocks_and_branches[case.kind][1:]
     silence(model, chosen, all_of_it=False)
     ratio = measure(model, coupling, coupling.groups())["params/ratio"]
     small = slim(model, x)
@@ -79,7 +79,7 @@ def test_zero_gates_are_enough(name):
 
 def test_ordinary_blocks_of_resnet56_cost_the_same():
     model, x = randomise(resnet56()).eval(), torch.randn(1, 3, 32, 32)
-    blocks = couple(model, x).structures("block")
+    blocks = couple(model, x).blocks_and_branches["block"]
     assert len(blocks) == 27
     chosen = [blocks[i] for i in (0, 3, 4, 8, 10, 12, 17, 19, 21, 26)]
     silence(model, chosen)
@@ -125,7 +125,7 @@ def test_one_branch_stays_where_all_are_silent():
     branches = nn.Sequential(Net(two_branches, one=conv_bn(8, 6), two=conv_bn(8, 4)))
     model, x = whole(branches, conv(10, 8)), torch.randn(SMALL)
     coupling = couple(model.eval(), x)
-    silence(model, coupling.structures("branch"), all_of_it=False)
+    silence(model, coupling.blocks_and_branches["branch"], all_of_it=False)
     before = parameters(model), macs(model, x)
     small = slim(model, x)
     assert gone(small) == {"1.0.two"}
@@ -181,7 +181,7 @@ def test_channels_and_blocks_go_together_and_again(name):
     dense = parameters(model), macs(model, x)
     coupling = couple(model, x)
     mask(model, coupling.groups())
-    silence(model, coupling.structures(case.kind)[1::2])
+    silence(model, coupling.blocks_and_branches[case.kind][1::2])
     small = slim(model, x)
     ratios = measure(model, coupling, coupling.groups())
     assert ratios["params/ratio"] == parameters(small) / dense[0]
@@ -191,7 +191,7 @@ def test_channels_and_blocks_go_together_and_again(name):
     coupling = couple(small, x)
     dense = parameters(small), macs(small, x)
     mask(small, coupling.groups(), seed=1)
-    silence(small, coupling.structures(case.kind)[:1])
+    silence(small, coupling.blocks_and_branches[case.kind][:1])
     smaller = slim(small, x)
     ratios = measure(small, coupling, coupling.groups())
     assert ratios["params/ratio"] == parameters(smaller) / dense[0] < 1
@@ -245,7 +245,7 @@ def test_weights_that_other_code_reads_keep_their_block(caplog):
     model = randomise(whole(Net(forward, first=conv_bn(8, 6), weight=weight, norm=nn.BatchNorm2d(8)))).eval()
     coupling, x = couple(model, torch.zeros(SMALL)), torch.randn(SMALL)
     dense = parameters(model)
-    silence(model, coupling.structures("block"))
+    silence(model, coupling.blocks_and_branches["block"])
     with caplog.at_level(logging.WARNING):
         small = slim(model, x)
     assert "slim kept the masked block 1: code outside of its layers computes with it" in caplog.text
@@ -322,7 +322,7 @@ def test_crafted_files_are_refused_before_the_model_changes(name, shortened, tmp
 def test_slim_model_is_copied_exported_and_compiled(name):
     case = CASES[name]
     model, x = randomise(case.build()).eval(), torch.randn(case.size)
-    silence(model, couple(model, x).structures(case.kind)[:1])
+    silence(model, couple(model, x).blocks_and_branches[case.kind][:1])
     small = slim(model, x)
     with torch.no_grad():
         expected = small(x)

@@ -44,7 +44,7 @@ class Residual(LightningModule):
 def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Return how often a graph is exported, and how often one is followed."""
     found = {"exported": 0, "followed": 0}
-    export, walk = torch.export.export, coupling.Walk
+    export, walk = torch.export.export, coupling.follow
 
     def exporting(*arguments: Any, **keywords: Any) -> Any:
         found["exported"] += 1
@@ -55,7 +55,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return walk(*arguments)
 
     monkeypatch.setattr(torch.export, "export", exporting)
-    monkeypatch.setattr(coupling, "Walk", walking)
+    monkeypatch.setattr(coupling, "follow", walking)
     return found
 
 
@@ -115,8 +115,8 @@ def test_which_channels_belong_together_does_not_depend_on_weights(name: str) ->
         masked, _ = follow_channels(model, traced.program)
         assert torch.equal(masked.channel, traced.coupling.channel)
         assert masked.reasons == traced.coupling.reasons
-        assert {kind: [one.name for one in found] for kind, found in masked.whole.items()} == {
-            kind: [one.name for one in found] for kind, found in traced.coupling.whole.items()
+        assert {kind: [one.name for one in found] for kind, found in masked.blocks_and_branches.items()} == {
+            kind: [one.name for one in found] for kind, found in traced.coupling.blocks_and_branches.items()
         }
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.slimming import Coupling, Group, Member, StructureKind
+from lightning_prune.slimming import BlockOrBranchKind, Coupling, Group, Member
 
 MaskableKind = Literal["block", "branch", "channel"]
 """What one soft mask scales: a residual block, a branch of a concatenation, or a channel inside a block."""
@@ -60,9 +60,9 @@ def find_maskable(module: nn.Module, coupling: Coupling, kinds: Collection[Maska
     return trained
 
 
-def _whole(coupling: Coupling, kind: StructureKind) -> list[Maskable]:
+def _whole(coupling: Coupling, kind: BlockOrBranchKind) -> list[Maskable]:
     """Return blocks or branches."""
-    return [Maskable(one.name, one.gates, Group(one.members)) for one in coupling.structures(kind)]
+    return [Maskable(one.name, one.gates, Group(one.members)) for one in coupling.blocks_and_branches[kind]]
 
 
 def _channels(coupling: Coupling) -> list[Maskable]:

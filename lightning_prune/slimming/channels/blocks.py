@@ -1,4 +1,4 @@
-"""Whole residual blocks and whole branches of concatenations: what scales them, and what exists for them alone."""
+"""Whole residual blocks and whole branches of concatenations: what gates them, and what exists for them alone."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,21 +7,22 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, Node
+from torch.fx import Node
 
-from lightning_prune.graph import Flow, called
-from lightning_prune.slimming.channels.channel_walk import Role, Slot, Walk
-from lightning_prune.slimming.channels.gates import CHANNEL_NORMS, HOMOGENEOUS, LAYERS, Scaling
+from lightning_prune.graph import Kind, called, is_kind, module_path
+from lightning_prune.slimming.channels.channel_walk import ChannelWalk
+from lightning_prune.slimming.channels.facts import Role, Slot
+from lightning_prune.slimming.channels.gates import GateFinder
 from lightning_prune.slimming.channels.groups import Member, roles_of
 from lightning_prune.slimming.channels.labels import Axis
-from lightning_prune.slimming.channels.replacements import Replacement, Replacing
+from lightning_prune.slimming.channels.replacements import Replacement, ReplacementFinder
 
-StructureKind = Literal["block", "branch"]
+BlockOrBranchKind = Literal["block", "branch"]
 """A residual block, which a sum adds to a shortcut, or a branch, which a concatenation joins with others."""
 
 
 @dataclass(frozen=True, eq=False)
-class Structure:
+class BlockOrBranch:
     """A block or branch that can be scaled, and removed, as one.
 
     Args:
@@ -37,7 +38,7 @@ class Structure:
     """
 
     name: str
-    kind: StructureKind
+    kind: BlockOrBranchKind
     gates: tuple[Member, ...]
     members: tuple[Member, ...]
     region: frozenset[Node]
@@ -62,22 +63,21 @@ class _Operand:
     region: frozenset[Node]
 
 
-class Finder:
+class BlockFinder:
     """The blocks and branches of one traced model.
 
     Args:
         model: The model.
         walk: What a walk has found.
-        graph: Its graph.
     """
 
-    def __init__(self, model: nn.Module, walk: Walk, graph: Graph) -> None:
-        self._walk, self._flow = walk, Flow(graph)
-        self._replacing = Replacing(model, walk, self._flow)
+    def __init__(self, model: nn.Module, walk: ChannelWalk) -> None:
+        self._walk, self._flow = walk, walk.flow
+        self._replacements = ReplacementFinder(model, walk)
         stored = {node: name for node, name in walk.names.items() if node.op == "placeholder"}
         names = {name for name, _ in model.named_parameters()}
         self._parameters = {node: name for node, name in stored.items() if name in names}
-        self._scaling = Scaling(
+        self._gate_finder = GateFinder(
             self._flow, {node: name for node, name in self._parameters.items() if walk.tensors[name].ndim}
         )
         self._readers: dict[str, set[Node]] = defaultdict(set)
@@ -86,17 +86,17 @@ class Finder:
         self._constant = {node for node in self._flow.order if node.op == "placeholder" and node in stored}
         self._places = _places(walk)
 
-    def find(self) -> dict[StructureKind, list[Structure]]:
-        """Return all structures by kind, in the order of execution."""
-        found: dict[StructureKind, list[Structure]] = {"block": [], "branch": []}
+    def find(self) -> dict[BlockOrBranchKind, list[BlockOrBranch]]:
+        """Return all blocks and branches, by kind, in the order of execution."""
+        found: dict[BlockOrBranchKind, list[BlockOrBranch]] = {"block": [], "branch": []}
         for node in self._flow.order:
             if called(node) == "add":
                 found["block"] += self._block(node)
             elif called(node) == "cat":
                 found["branch"] += self._branches(node)
-        return {kind: _named(_innermost(structures)) for kind, structures in found.items()}
+        return {kind: _named(_innermost(own)) for kind, own in found.items()}
 
-    def _block(self, node: Node) -> Iterator[Structure]:
+    def _block(self, node: Node) -> Iterator[BlockOrBranch]:
         arguments = self._flow.arguments[node]
         values = [arguments["self"], arguments["other"]]
         if not all(isinstance(value, Node) for value in values) or values[0] is values[1]:
@@ -109,9 +109,9 @@ class Finder:
         # What is added to what the block itself reads: not the meeting of two networks.
         entries = self._flow.entries(shortcut.region, shortcut.value) - self._constant
         if entries & self._flow.ancestors([block.value]):
-            yield from self._structure("block", block, self._gates(block), torch.zeros(0, dtype=torch.int64))
+            yield from self._whole("block", block, self._gates(block), torch.zeros(0, dtype=torch.int64))
 
-    def _branches(self, node: Node) -> Iterator[Structure]:
+    def _branches(self, node: Node) -> Iterator[BlockOrBranch]:
         arguments = self._flow.arguments[node]
         values = sorted(set(arguments["tensors"]), key=self._flow.order.__getitem__)
         branches = [self._operand(value, node) for value in values]
@@ -122,7 +122,7 @@ class Finder:
             if channels is None or norms is None:
                 continue
             gates = self._slices(norms, channels) if norms else self._gates(branch)
-            yield from self._structure("branch", branch, gates, channels.labels)
+            yield from self._whole("branch", branch, gates, channels.labels)
 
     def _operand(self, value: Node, user: Node) -> _Operand:
         return _Operand(value, user, self._flow.region(value, user))
@@ -135,15 +135,15 @@ class Finder:
 
     def _weights(self, operand: _Operand) -> int:
         """Return how many layers with weights run for an operand alone."""
-        layers = (node for node in operand.region if called(node) in LAYERS)
+        layers = (node for node in operand.region if is_kind(node, Kind.LAYER))
         return len({self._flow.arguments[node]["weight"] for node in layers})
 
     def _gates(self, operand: _Operand) -> list[Member]:
-        names = self._scaling.gates(operand.value, operand.region)
+        names = self._gate_finder.gates(operand.value, operand.region)
         return [self._member(name) for name in self._read(operand.region) if name in names]
 
     def _member(self, name: str, index: Tensor | None = None) -> Member:
-        """Return the part of a parameter that belongs to a structure, all of it by default."""
+        """Return the part of a parameter that belongs to a block or branch, all of it by default."""
         slot, role = self._places.get(name, (Slot(name, 0, 0, 0), "writer"))
         if index is None:
             index = torch.arange(self._walk.tensors[name].shape[slot.dim] if self._walk.tensors[name].ndim else 1)
@@ -154,9 +154,9 @@ class Finder:
         norms, others, left = set(), False, [node]
         while left:
             for user in self._flow.users[left.pop()]:
-                if called(user) in CHANNEL_NORMS:
+                if is_kind(user, Kind.CHANNEL_NORM):
                     norms.add(user)
-                elif called(user) in HOMOGENEOUS:
+                elif is_kind(user, Kind.HOMOGENEOUS):
                     left.append(user)
                 else:
                     others = True
@@ -178,17 +178,17 @@ class Finder:
                 gates.append(self._member(name, index))
         return gates
 
-    def _structure(
-        self, kind: StructureKind, operand: _Operand, gates: list[Member], channels: Tensor
-    ) -> Iterator[Structure]:
-        """Yield what an operand is as a structure, nothing if nothing scales it or others use its parameters."""
+    def _whole(
+        self, kind: BlockOrBranchKind, operand: _Operand, gates: list[Member], channels: Tensor
+    ) -> Iterator[BlockOrBranch]:
+        """Yield an operand as a block or branch; nothing if no parameters gate it, or others use those that it has."""
         names = self._read(operand.region)
         if not gates or any(self._readers[name] - operand.region for name in names):
             return
         members = [gate for gate in gates if gate.name not in names] + [self._member(name) for name in names]
-        modules = self._replacing.replacements(operand.value, operand.region)
-        around = self._flow.paths(operand.user)[-1:] if kind == "block" else [module.name for module in modules[-1:]]
-        yield Structure(
+        modules = self._replacements.replacements(operand.value, operand.region)
+        around = module_path(operand.user)[-1:] if kind == "block" else [module.name for module in modules[-1:]]
+        yield BlockOrBranch(
             "".join(around),
             kind,
             tuple(gates),
@@ -200,25 +200,25 @@ class Finder:
         )
 
 
-def _places(walk: Walk) -> dict[str, tuple[Slot, Role]]:
+def _places(walk: ChannelWalk) -> dict[str, tuple[Slot, Role]]:
     """Return along which dimension each parameter belongs to what it writes, and as what."""
     filters = [slot for slot in map(walk.facts.slot_of, walk.facts.filters) if slot is not None]
     found = roles_of(walk.facts, filters)
     return {slot.name: (slot, role) for slot, role in found.items() if role not in ("reader", "other")}
 
 
-def _innermost(structures: list[Structure]) -> list[Structure]:
-    """Return the structures that contain no others."""
-    return [one for one in structures if not any(other.region < one.region for other in structures)]
+def _innermost(found: list[BlockOrBranch]) -> list[BlockOrBranch]:
+    """Return the blocks and branches that contain no others."""
+    return [one for one in found if not any(other.region < one.region for other in found)]
 
 
-def _named(structures: list[Structure]) -> list[Structure]:
-    """Give structures names that no other has: those of their last layers, or parameters, where the first fail."""
+def _named(found: list[BlockOrBranch]) -> list[BlockOrBranch]:
+    """Give names that no other has: those of the last layers, or parameters, where the first fail."""
     for is_layer in (True, False):
-        times = Counter(one.name for one in structures)
-        last = [one.members[-1].layer if is_layer else one.members[-1].name for one in structures]
-        structures = [
+        times = Counter(one.name for one in found)
+        last = [one.members[-1].layer if is_layer else one.members[-1].name for one in found]
+        found = [
             replace(one, name=name) if not one.name or times[one.name] > 1 else one
-            for one, name in zip(structures, last, strict=True)
+            for one, name in zip(found, last, strict=True)
         ]
-    return structures
+    return found

@@ -1,9 +1,7 @@
-"""What a walk over a model's graph knows so far: the labels of every tensor, and the facts collected about them."""
+"""One walk over a model's graph: the labels of the channels of every tensor, as far as it has come."""
 
-from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,127 +9,40 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-from lightning_prune.graph import stored_tensors
+from lightning_prune.graph import Dataflow, stored_tensors, written_by
+from lightning_prune.slimming.channels.facts import Facts, SizedCall, Slot
 from lightning_prune.slimming.channels.labels import Axis
 
-KEPT = 0
-"""The label of every channel that can never be removed."""
 
-Role = Literal["filter", "writer", "bias", "scale", "shift", "slope", "reader", "other"]
-"""What a stored tensor is to the channels along one of its dimensions.
-
-* `"filter"`, `"writer"`: it writes them: the weight of a convolution, and of any other layer.
-* `"bias"`, `"scale"`, `"shift"`, `"slope"`: it exists for them, behind the convolution, in a normalization, in a PReLU.
-  Class tokens, position embeddings and the like are biases too.
-* `"reader"`: it reads them: the weight of the layer behind.
-* `"other"`: anything else, the running statistics of a normalization for example.
-"""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One dimension of one stored tensor, whose positions have the labels `start` to `start + size`."""
-
-    name: str
-    dim: int
-    start: int
-    size: int
-
-    @property
-    def labels(self) -> slice:
-        """The labels of its positions."""
-        return slice(self.start, self.start + self.size)
-
-
-@dataclass(frozen=True, eq=False)
-class Site:
-    """A call to which the code of a module may tell sizes: by constants, by attributes, or by what it reads off shapes.
+class NotFollowed(Exception):
+    """A rule's refusal of a call that it was not made for, an overload or a shape: all channels that enter it stay.
 
     Args:
-        node: The call.
-        counted: The labels that each size counts, `(..., old size)`; where there are several such lines, each that is
-            not gone as a whole has the same number left.
+        reason: Why they have to stay; that they enter this operator by default.
     """
 
-    node: Node
-    counted: tuple[Tensor, ...]
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
-@dataclass(eq=False)
-class Facts:
-    """What a walk collects, in labels as they were given out; `coupling.py` draws the conclusions.
-
-    Args:
-        slots: Where the labels of stored tensors lie.
-        labels: Number of labels given out.
-        edges: Pairs of labels that are one channel.
-        kept: Labels that can never be removed, and why.
-        consumed: Labels that a layer sums over, with True where they add nothing to the sum, and the layer.
-        owned: A channel's labels, those of a parameter that exists for it, and what that parameter is to it.
-        readers: Input channels of the weights of layers, as these read them.
-        filters: Output channels of convolutions and linear layers.
-        costs: Stored weights of convolutions and linear layers, with how often each is multiplied for one input.
-        whole_groups: Weights of convolutions and group norms that lose whole groups, with their positions a group.
-        gathers: Index buffers that say which input channel each output channel reads: the labels of the input, by name.
-        activations: Outputs of activation functions, each with the channels on one of its dimensions.
-        splits: Channels that a reshape has put along several dimensions, of which only one can lose positions.
-        sites: Where the code says sizes that may have to change.
-        unread: Parameters that the traced code does not read.
-        unfollowed: Layers whose weight is made by operators that cannot be followed: module, channels and why.
-    """
-
-    slots: list[Slot] = field(default_factory=list)
-    labels: int = KEPT + 1
-    edges: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    kept: list[tuple[Tensor, str]] = field(default_factory=list)
-    consumed: list[tuple[Tensor, Tensor, Node]] = field(default_factory=list)
-    owned: list[tuple[Tensor, Tensor, Role]] = field(default_factory=list)
-    readers: list[Tensor] = field(default_factory=list)
-    filters: list[Tensor] = field(default_factory=list)
-    costs: list[tuple[str, int]] = field(default_factory=list)
-    whole_groups: dict[str, int] = field(default_factory=dict)
-    gathers: dict[str, Tensor] = field(default_factory=dict)
-    activations: list[tuple[Node, Axis]] = field(default_factory=list)
-    splits: list[Tensor] = field(default_factory=list)
-    sites: list["Site"] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
-    unfollowed: list[tuple[str, int, str]] = field(default_factory=list)
-
-    def fresh(self, count: int) -> Tensor:
-        """Return `(count,)` labels that nothing else has."""
-        self.labels += count
-        return torch.arange(self.labels - count, self.labels)
-
-    def slot_of(self, labels: Tensor) -> Slot | None:
-        """Return the slot in which all `labels` lie, None if there is none."""
-        before = bisect_right(self.slots, int(labels.min()), key=lambda slot: slot.start)
-        slot = self.slots[before - 1] if before else None
-        return slot if slot is not None and int(labels.max()) < slot.labels.stop else None
-
-    def unite(self, left: Tensor, right: Tensor) -> None:
-        """Record that two sets of labels, of shapes that broadcast, are the same channels position by position."""
-        shape = torch.broadcast_shapes(left.shape, right.shape)  # type: ignore[no-untyped-call]
-        self.edges.append((left.expand(shape).reshape(-1), right.expand(shape).reshape(-1)))
-
-    def keep(self, labels: Tensor, reason: str) -> None:
-        """Record that channels can never be removed, and why."""
-        self.kept.append((labels, reason))
-
-    def own(self, owner: Tensor, parameter: Axis, role: Role) -> None:
-        """Record that `parameter` has one entry for each channel of `owner`, as its `role`."""
-        self.unite(owner, parameter.labels)
-        self.owned.append((owner, parameter.labels, role))
-
-
-class Walk:
+class ChannelWalk:
     """The labels of the tensors in one exported program, and the facts that its operators state.
 
     Args:
         model: The model that was exported; its tensors are read for zeros, and not changed.
         program: Its graph.
+
+    Attributes:
+        flow: Its graph, and which memory is written to.
+        facts: What has been found.
+        values: The axes of each node's tensor as it is now; a list of such for an operator with several outputs.
+        names: The name of the stored tensor that a node is, or is a copy of.
+        tensors: The stored tensors by name.
     """
 
     def __init__(self, model: nn.Module, program: ExportedProgram) -> None:
+        self.flow = Dataflow(program.graph)
         self.facts = Facts()
         self.values: dict[Node, Any] = {}
         self.names: dict[Node, str] = {}
@@ -153,7 +64,7 @@ class Walk:
                 node.op == "placeholder" and node not in self.names and specs[node.name].kind is InputKind.USER_INPUT
             )
             if given or not self._varying.isdisjoint(node.all_input_nodes):
-                self._varying.add(node)
+                self._varying.update([node, *self.flow.overwritten.get(node, ())])
         read = {name for node, name in self.names.items() if node.users}
         self.facts.unread = [name for name, _ in model.named_parameters() if name not in read]
 
@@ -199,7 +110,12 @@ class Walk:
         return found and self.united(found, [other for other in found.dims if other != dim])
 
     def united(self, axis: Axis, dims: Iterable[int]) -> Axis | None:
-        """Make the channels along some dimensions one; return those that vary along the others, None if none do."""
+        """Make the channels along some dimensions one; return those that vary along the others, None if none do.
+
+        Args:
+            axis: Channels.
+            dims: Dimensions, counted from the last, which is -1; those along which they do not vary change nothing.
+        """
         labels, zero = axis.spread
         for dim in set(dims) & set(axis.dims):
             first = labels.narrow(dim, 0, 1)
@@ -208,7 +124,12 @@ class Walk:
         return self.placed(labels, zero)
 
     def placed(self, labels: Tensor, zero: Tensor) -> Axis | None:
-        """Return the channels whose labels broadcast over a tensor; a single one is kept, and followed no further."""
+        """Return the channels whose labels broadcast over a tensor; a single one is kept, and followed no further.
+
+        Args:
+            labels: int64, of the tensor's rank or less, with size 1 on every dimension along which they do not vary.
+            zero: bool of the same shape.
+        """
         axis = Axis.of(labels, zero)
         if axis is None:
             self.facts.keep(labels.reshape(-1), "are one with all others of a tensor")
@@ -221,9 +142,20 @@ class Walk:
                 self.facts.keep(axis.labels, f"lie on another dimension than the channels that {node.name} mixes")
         return self.channels(node, dim)
 
-    def site(self, node: Node, *counted: Tensor) -> None:
-        """Note a call to which the code may tell the number of these channels."""
-        self.facts.sites.append(Site(node, counted))
+    def sized(self, node: Node, *counted: Tensor) -> None:
+        """Note a call to which the code may tell how many channels these are, `(..., old size)` labels each."""
+        self.facts.sized_calls.append(SizedCall(node, counted))
+
+    def give(self, node: Node, value: Any) -> None:
+        """Note the axes of what a call gives, and what it has left in the tensors whose memory it writes to."""
+        self.values[node] = value
+        written = written_by(node)
+        still_zero = all(_is_zero_in(axis, value) for tensor in written for axis in self.axes(tensor))
+        for tensor in self.flow.overwritten.get(node, ()):
+            if tensor in written:
+                self.values[tensor] = value
+            elif not still_zero:
+                self.values[tensor] = _alive(self.values.get(tensor, []))
 
     def keep_inputs(self, node: Node, reason: str | None = None) -> list[Axis]:
         """Keep every channel that enters `node`; return the axes of an output about which nothing is known."""
@@ -233,3 +165,20 @@ class Walk:
                 for part in axis if isinstance(axis, list) else [axis]:
                     self.facts.keep(part.labels, reason or f"enter {node.target}")
         return []
+
+
+def _is_zero_in(axis: Axis, value: list[Axis]) -> bool:
+    """Return whether all that is zero along an axis of a tensor is still zero in the one that takes its place."""
+    lost = axis.spread[1]
+    for other in value:
+        if other.dim == axis.dim:
+            lost = lost & ~other.spread[1]
+    return not lost.any()
+
+
+def _alive(value: list[Any]) -> list[Any]:
+    """Return axes, or lists of such, of which nothing is known to be zero."""
+    return [
+        Axis(each.dim, each.labels, torch.zeros_like(each.zero)) if isinstance(each, Axis) else _alive(each)
+        for each in value
+    ]

@@ -12,11 +12,11 @@ from torch.fx import Node
 
 from lightning_prune.errors import InputError
 from lightning_prune.graph import holder, module_path, one_thread, stored_tensors
-from lightning_prune.slimming.channels.blocks import Finder, Structure, StructureKind
-from lightning_prune.slimming.channels.channel_walk import KEPT, Facts, Slot, Walk
+from lightning_prune.slimming.channels.blocks import BlockFinder, BlockOrBranch, BlockOrBranchKind
+from lightning_prune.slimming.channels.channel_walk import ChannelWalk
+from lightning_prune.slimming.channels.facts import KEPT, Facts, Slot, channels_of
 from lightning_prune.slimming.channels.groups import Group, Residual, coupled_groups, lone_group
-from lightning_prune.slimming.channels.rules.table import visit
-from lightning_prune.slimming.channels.splits import channels_of
+from lightning_prune.slimming.channels.operator_rules import follow
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Coupling:
 
     Args:
         facts: What the walk over its graph found.
-        whole: The whole blocks and branches in it, by kind.
+        blocks_and_branches: The whole blocks and branches in it, by kind.
         shapes: The shapes of the model's stored tensors by name.
         parameters: The names of those that are parameters.
         channel: `(labels,)` int64, the channel of each label; equal numbers are one channel.
@@ -33,7 +33,7 @@ class Coupling:
     """
 
     facts: Facts
-    whole: dict[StructureKind, list[Structure]]
+    blocks_and_branches: dict[BlockOrBranchKind, list[BlockOrBranch]]
     shapes: dict[str, torch.Size]
     parameters: frozenset[str]
     channel: Tensor
@@ -57,9 +57,9 @@ class Coupling:
         return {name: self.channel[labels] for name, labels in self.facts.gathers.items()}
 
     @property
-    def sites(self) -> list[tuple[str, tuple[Tensor, ...]]]:
+    def sized_calls(self) -> list[tuple[str, tuple[Tensor, ...]]]:
         """The calls to which code may tell numbers of channels: the module that makes each, and what each counts."""
-        return [("".join(module_path(site.node)[-1:]), site.counted) for site in self.facts.sites if site.counted]
+        return [("".join(module_path(call.node)[-1:]), call.counted) for call in self.facts.sized_calls if call.counted]
 
     @property
     def writers(self) -> list[Slot]:
@@ -98,10 +98,6 @@ class Coupling:
         slots = dict.fromkeys(self.facts.slot_of(labels) for labels, _, role in self.facts.owned if role == "writer")
         writers = [slot for slot in slots if slot is not None]
         return coupled_groups(self.facts, self.channel, self.kept, writers, self.parameters)
-
-    def structures(self, kind: StructureKind) -> list[Structure]:
-        """Return the residual blocks, or the branches of concatenations, in the order of execution."""
-        return self.whole[kind]
 
     def units(self, group: Group) -> Tensor:
         """Return `(n_units,)` int64: the channel that each unit of a group is."""
@@ -163,18 +159,13 @@ def follow_channels(model: nn.Module, program: ExportedProgram) -> tuple[Couplin
     if not stored_tensors(model):
         raise InputError(f"expected a model with parameters, got {type(model).__name__} without any")
     with one_thread():
-        walk = Walk(model, program)
-        for node in program.graph.nodes:
-            if node.op == "call_function":
-                visit(walk, node)
-            elif node.op == "output":
-                walk.keep_inputs(node, "are outputs of the model")
+        walk = follow(model, program)
         _keep_heads(model, walk.facts)
-        return _coupling(model, program, walk), ZeroTerms(tuple(walk.facts.consumed))
+        return _coupling(model, walk), ZeroTerms(tuple(walk.facts.consumed))
 
 
-def _coupling(model: nn.Module, program: ExportedProgram, walk: Walk) -> Coupling:
-    whole = Finder(model, walk, program.graph).find()  # first, since it may find that channels are one
+def _coupling(model: nn.Module, walk: ChannelWalk) -> Coupling:
+    found = BlockFinder(model, walk).find()  # first, since it may find that channels are one
     channel = channels_of(walk.facts)
     reasons = {KEPT: "are tied to channels that are fixed in the model's code"}
     for labels, reason in walk.facts.kept:
@@ -182,7 +173,7 @@ def _coupling(model: nn.Module, program: ExportedProgram, walk: Walk) -> Couplin
             reasons.setdefault(one, reason)
     return Coupling(
         facts=walk.facts,
-        whole=whole,
+        blocks_and_branches=found,
         shapes={name: tensor.shape for name, tensor in stored_tensors(model).items()},
         parameters=frozenset(name for name, _ in model.named_parameters()),
         channel=channel,
@@ -194,9 +185,9 @@ def _keep_heads(model: nn.Module, facts: Facts) -> None:
     """Keep what the code of `nn.MultiheadAttention` fixes: its heads, and the channels that it reads."""
     names = {name for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
     reason = "are heads and inputs of nn.MultiheadAttention, whose code fixes their number"
-    for site in facts.sites if names else ():
-        if "".join(module_path(site.node)[-1:]) in names:
-            for labels in site.counted:
+    for call in facts.sized_calls if names else ():
+        if "".join(module_path(call.node)[-1:]) in names:
+            for labels in call.counted:
                 facts.keep(labels, reason)
     for slot in facts.slots if names else ():
         owner, _, key = slot.name.rpartition(".")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.graph import holder, stored_tensors
-from lightning_prune.slimming.channels.channel_walk import KEPT, Facts, Role, Slot
+from lightning_prune.slimming.channels.facts import KEPT, Facts, Role, Slot
 
 Residual = Literal["coupled", "inner", "independent"]
 """How channels that residual adds tie together are pruned.

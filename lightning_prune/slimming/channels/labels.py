@@ -25,7 +25,12 @@ class Axis:
 
     @staticmethod
     def of(labels: Tensor, zero: Tensor) -> "Axis | None":
-        """Return the channels whose labels broadcast over a tensor; None if they vary along no dimension."""
+        """Return the channels whose labels broadcast over a tensor; None if they vary along no dimension.
+
+        Args:
+            labels: int64, of the tensor's rank or less, with size 1 on every dimension along which they do not vary.
+            zero: bool of the same shape.
+        """
         varying = [dim for dim in range(-labels.ndim, 0) if labels.shape[dim] > 1]
         if not varying:
             return None
@@ -45,7 +50,7 @@ class Axis:
 
     @property
     def spread(self) -> tuple[Tensor, Tensor]:
-        """Labels and zeros in shapes that broadcast over the tensor."""
+        """Labels and zeros, `(..., channels, 1, ..., 1)`, which broadcast over the tensor."""
         shape = (*self.labels.shape, *(1,) * (-1 - self.dim))
         return self.labels.view(shape), self.zero.view(shape)
 

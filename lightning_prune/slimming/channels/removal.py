@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.graph import holder, stored_tensors
-from lightning_prune.slimming.channels.blocks import Structure
+from lightning_prune.slimming.channels.blocks import BlockOrBranch
 from lightning_prune.slimming.channels.coupling import Coupling, ZeroTerms
 from lightning_prune.slimming.channels.groups import Group
 
@@ -23,7 +23,7 @@ class Removal:
     """
 
     channels: Tensor
-    whole: tuple[Structure, ...] = ()
+    whole: tuple[BlockOrBranch, ...] = ()
 
     @property
     def stored(self) -> frozenset[str]:
@@ -35,12 +35,12 @@ class Removal:
         return replace(self, channels=self.channels & ~channels)
 
 
-def silent_wholes(coupling: Coupling, tensors: Mapping[str, Tensor]) -> list[Structure]:
+def silent_wholes(coupling: Coupling, tensors: Mapping[str, Tensor]) -> list[BlockOrBranch]:
     """Return the blocks and branches whose gates are zero in the `tensors` of a model by name."""
-    return [one for found in coupling.whole.values() for one in found if one.is_silent(tensors)]
+    return [one for found in coupling.blocks_and_branches.values() for one in found if one.is_silent(tensors)]
 
 
-def of_branches(coupling: Coupling, whole: Iterable[Structure]) -> Tensor:
+def of_branches(coupling: Coupling, whole: Iterable[BlockOrBranch]) -> Tensor:
     """Return `(labels,)` bool: the channels of the branches among `whole`, which go with these."""
     inside = torch.zeros(coupling.facts.labels, dtype=torch.bool)
     for one in whole:
@@ -49,7 +49,7 @@ def of_branches(coupling: Coupling, whole: Iterable[Structure]) -> Tensor:
     return inside
 
 
-def removable(coupling: Coupling, zero: ZeroTerms, whole: Sequence[Structure] = ()) -> Removal:
+def removable(coupling: Coupling, zero: ZeroTerms, whole: Sequence[BlockOrBranch] = ()) -> Removal:
     """Return what can go without changing any output.
 
     These are the channels that nothing forces to stay and that add nothing to any sum they enter. Every dimension of
@@ -64,7 +64,7 @@ def removable(coupling: Coupling, zero: ZeroTerms, whole: Sequence[Structure] = 
 
 
 def removal_of_units(
-    coupling: Coupling, groups: Sequence[Group], pruned: Sequence[Tensor], whole: Sequence[Structure] = ()
+    coupling: Coupling, groups: Sequence[Group], pruned: Sequence[Tensor], whole: Sequence[BlockOrBranch] = ()
 ) -> Removal:
     """Return what goes when units, and blocks and branches are removed; every other tensor keeps one channel.
 
@@ -105,7 +105,7 @@ def _zero_units(group: Group, tensors: Mapping[str, Tensor], gone: Collection[st
 
 
 def _settled(
-    coupling: Coupling, choose: Callable[[Sequence[Structure]], Tensor], whole: Sequence[Structure]
+    coupling: Coupling, choose: Callable[[Sequence[BlockOrBranch]], Tensor], whole: Sequence[BlockOrBranch]
 ) -> Removal:
     """Return the channels that `choose` chooses knowing what goes as a whole, and that leave no tensor empty."""
     gone = _leaving(coupling, whole, torch.ones(coupling.facts.labels, dtype=torch.bool))
@@ -117,7 +117,7 @@ def _settled(
         gone = left
 
 
-def _leaving(coupling: Coupling, whole: Iterable[Structure], channels: Tensor) -> list[Structure]:
+def _leaving(coupling: Coupling, whole: Iterable[BlockOrBranch], channels: Tensor) -> list[BlockOrBranch]:
     """Return those of some silent blocks and branches that can go as a whole when `channels` go.
 
     These are blocks, whose sums are then their shortcuts, and branches all of whose channels are removed.
@@ -129,7 +129,7 @@ def _leaving(coupling: Coupling, whole: Iterable[Structure], channels: Tensor) -
     ]
 
 
-def _leave_one(coupling: Coupling, channels: Tensor, gone: Sequence[Structure]) -> Tensor:
+def _leave_one(coupling: Coupling, channels: Tensor, gone: Sequence[BlockOrBranch]) -> Tensor:
     """Return `channels` without one of each tensor that would have none left and is not gone."""
     stored = {name for one in gone for name in one.stored}
     slots = [slot for slot in coupling.facts.slots if slot.name not in stored]
@@ -140,7 +140,7 @@ def _leave_one(coupling: Coupling, channels: Tensor, gone: Sequence[Structure]) 
     return channels
 
 
-def _unread(coupling: Coupling, zero: ZeroTerms, gone: Sequence[Structure]) -> Tensor:
+def _unread(coupling: Coupling, zero: ZeroTerms, gone: Sequence[BlockOrBranch]) -> Tensor:
     """Return the channels that nothing keeps and that add nothing to any sum outside of what is gone."""
     region = frozenset(node for one in gone for node in one.region)
     unread = torch.zeros(coupling.facts.labels, dtype=torch.bool)
@@ -152,7 +152,7 @@ def _unread(coupling: Coupling, zero: ZeroTerms, gone: Sequence[Structure]) -> T
     return unread & ~coupling.kept
 
 
-def _read_by(coupling: Coupling, gone: Sequence[Structure]) -> Tensor:
+def _read_by(coupling: Coupling, gone: Sequence[BlockOrBranch]) -> Tensor:
     """Return the channels that nothing keeps and that are read by what is gone alone."""
     region = frozenset(node for one in gone for node in one.region)
     inside = torch.zeros(coupling.facts.labels, dtype=torch.bool)

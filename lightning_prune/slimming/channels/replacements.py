@@ -1,13 +1,12 @@
-"""Which modules can go with a structure, and what each must still give for the code around it to run."""
+"""Which modules can go with a block or branch, and what each must still give for the code around it to run."""
 
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.fx import Node
 
-from lightning_prune.graph import Flow, called, stored_tensors
-from lightning_prune.slimming.channels.channel_walk import Walk
-from lightning_prune.slimming.channels.gates import LAYERS
+from lightning_prune.graph import Kind, is_kind, module_path, stored_tensors
+from lightning_prune.slimming.channels.channel_walk import ChannelWalk
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,22 +41,21 @@ class Replacement:
     stored: tuple[str, ...]
 
 
-class Replacing:
-    """The modules that can go with parts of one traced model.
+class ReplacementFinder:
+    """Finds the modules that can go with parts of one traced model.
 
     Args:
         model: The model.
         walk: What a walk has found.
-        flow: Its graph.
     """
 
-    def __init__(self, model: nn.Module, walk: Walk, flow: Flow) -> None:
-        self._walk, self._flow = walk, flow
+    def __init__(self, model: nn.Module, walk: ChannelWalk) -> None:
+        self._walk, self._flow = walk, walk.flow
         names = {id(tensor): name for name, tensor in stored_tensors(model).items()}
         self._stored = {
             path: tuple(names[id(tensor)] for tensor in stored_tensors(module).values())
             for path, module in model.named_modules(remove_duplicate=False)
-            if path in flow.calls and next(module.parameters(), None) is not None
+            if path in walk.flow.calls and next(module.parameters(), None) is not None
         }
 
     def replacements(self, value: Node, region: frozenset[Node]) -> tuple[Replacement, ...]:
@@ -71,7 +69,7 @@ class Replacing:
         """
         owner = {node: name for name in self._outermost(region) for node in self._flow.calls[name]}
         last, _ = self._sources(owner, region, [value])
-        if not last or any(called(node) in LAYERS for node in region - owner.keys()):
+        if not last or any(is_kind(node, Kind.LAYER) for node in region - owner.keys()):
             return ()
         result = []
         for name in dict.fromkeys(owner[node] for node in sorted(owner, key=self._flow.order.__getitem__)):
@@ -89,7 +87,7 @@ class Replacing:
 
     def _outermost(self, region: frozenset[Node]) -> list[str]:
         """Return the largest modules with parameters all of whose calls lie in a region."""
-        paths = {path for node in region for path in self._flow.paths(node) if path in self._stored}
+        paths = {path for node in region for path in module_path(node) if path in self._stored}
         inside = {path for path in paths if path and self._flow.calls[path] <= region}
         return [path for path in inside if not any(path.startswith(f"{other}.") for other in inside)]
 
@@ -109,7 +107,7 @@ class Replacing:
         return found, outside
 
 
-def _zeros(walk: Walk, entering: Node, leaving: Node) -> Zeros | None:
+def _zeros(walk: ChannelWalk, entering: Node, leaving: Node) -> Zeros | None:
     """Return the zeros of the shape of a module's output, None if it does not follow from that of its input."""
     if not isinstance(leaving.meta["val"], Tensor) or not isinstance(entering.meta["val"], Tensor):
         return None

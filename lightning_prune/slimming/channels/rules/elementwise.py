@@ -1,20 +1,19 @@
 """Rules of elementwise operators."""
 
-import contextlib
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from lightning_prune.graph import Arguments, called
-from lightning_prune.slimming.channels.channel_walk import Walk
+from lightning_prune.graph import Arguments, Kind, called, is_kind, keeps_zero, operators
+from lightning_prune.slimming.channels.channel_walk import ChannelWalk, NotFollowed
 from lightning_prune.slimming.channels.labels import Axis
 
 
-def pointwise(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def pointwise(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow an elementwise operator of any number of tensors: what stands at one position is one channel."""
     operands = [argument for argument in arguments.values() if isinstance(argument, Node)]
+    if not isinstance(node.meta["val"], Tensor):
+        raise NotFollowed
     result = []
     for dims in together([axis for operand in operands for axis in walk.axes(operand)]):
         found = [_joined(walk, node, operand, dims) for operand in operands]
@@ -48,7 +47,7 @@ def together(axes: list[Axis]) -> list[set[int]]:
     return found
 
 
-def _joined(walk: Walk, node: Node, operand: Node, dims: set[int]) -> Axis | None:
+def _joined(walk: ChannelWalk, node: Node, operand: Node, dims: set[int]) -> Axis | None:
     """Return the channels of an operand along dimensions on which some operand has channels, None if it is constant.
 
     It may have other values along them, which nobody follows. What meets these is kept, unless channels vary along
@@ -75,18 +74,12 @@ def _joined(walk: Walk, node: Node, operand: Node, dims: set[int]) -> Axis | Non
 
 
 def stays_zero(node: Node, arguments: Arguments, operands: list[Node], zeros: list[Tensor]) -> Tensor:
-    """Return where an elementwise operator gives zero, knowing where its operands are zero."""
-    operator: Any = node.target
-    name = operator._schema.name.removeprefix("aten::").rstrip("_")
-    if name == "mul":
+    """Return where an elementwise operator gives zero, knowing where its operands do: bool of one shape."""
+    if is_kind(node, Kind.PRODUCT):
         return torch.stack(zeros).any(dim=0)
-    if name == "div" and arguments["self"] in operands:
+    if called(node) == "div" and arguments["self"] in operands:
         return zeros[operands.index(arguments["self"])]
-    inputs = {
-        key: torch.zeros(1, dtype=value.meta["val"].dtype) if isinstance(value, Node) else value
-        for key, value in arguments.items()
-    }
-    maps_zero_to_zero = False
-    with contextlib.suppress(Exception):  # an operator that refuses this call is one that we know nothing of
-        maps_zero_to_zero = bool(operator(**inputs) == 0)
-    return torch.stack(zeros).all(dim=0) & maps_zero_to_zero
+    return torch.stack(zeros).all(dim=0) & keeps_zero(node, arguments)
+
+
+RULES = dict.fromkeys([*operators(Kind.ELEMENTWISE), "max.other", "min.other"], pointwise)

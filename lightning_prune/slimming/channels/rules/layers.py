@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from lightning_prune.graph import Arguments, module_path
-from lightning_prune.slimming.channels.channel_walk import Walk
+from lightning_prune.graph import Arguments, Kind, module_path, operators
+from lightning_prune.slimming.channels.channel_walk import ChannelWalk, NotFollowed
 from lightning_prune.slimming.channels.labels import Axis
 
 
-def convolution(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def convolution(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a convolution: it sums over its input channels and makes one output channel a filter."""
     source, weight, groups = arguments["input"], arguments["weight"], arguments["groups"]
     dim = 1 - len(walk.shape(weight))  # the channels come right before the spatial dimensions, batched or not
@@ -26,8 +26,10 @@ def convolution(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     return [out]
 
 
-def linear(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def linear(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a linear layer, which is a convolution over the last dimension and treats the others alike."""
+    if len(walk.shape(arguments["weight"])) != 2:
+        raise NotFollowed
     out = contract(walk, node, arguments, dim=-1)
     others = [axis for axis in walk.axes(arguments["input"]) if axis.dim != -1]
     if arguments["bias"] is not None:
@@ -37,7 +39,9 @@ def linear(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     return others if out is None else [*others, out]
 
 
-def contract(walk: Walk, node: Node, arguments: Arguments, dim: int, out_dim: int = 0, groups: int = 1) -> Axis | None:
+def contract(
+    walk: ChannelWalk, node: Node, arguments: Arguments, dim: int, out_dim: int = 0, groups: int = 1
+) -> Axis | None:
     """Follow a layer that sums over the channels `dim` of its input; return the channels of its output.
 
     Args:
@@ -50,8 +54,10 @@ def contract(walk: Walk, node: Node, arguments: Arguments, dim: int, out_dim: in
     """
     facts, source, weight, bias = walk.facts, arguments["input"], arguments["weight"], arguments["bias"]
     columns, rows = walk.channels(weight, 1 - out_dim), walk.channels(weight, out_dim)
+    positions = walk.shape(source if out_dim else node)
+    if not positions.numel():
+        raise NotFollowed
     if (name := walk.origin(weight)) is not None:
-        positions = walk.shape(source if out_dim else node)
         facts.costs.append((name, positions.numel() // positions[dim]))
     if groups > 1:
         dead = join_groups(walk, node, arguments, walk.channels(source, dim), columns, rows)
@@ -68,7 +74,7 @@ def contract(walk: Walk, node: Node, arguments: Arguments, dim: int, out_dim: in
     return shifted(walk, node, Axis(dim, rows.labels, rows.zero | dead), bias)
 
 
-def shifted(walk: Walk, node: Node, channels: Axis, bias: object) -> Axis:
+def shifted(walk: ChannelWalk, node: Node, channels: Axis, bias: object) -> Axis:
     """Follow the bias of a layer, if it has one: it belongs to the output channels."""
     if bias is None:
         return channels
@@ -80,7 +86,7 @@ def shifted(walk: Walk, node: Node, channels: Axis, bias: object) -> Axis:
     return Axis(channels.dim, channels.labels, channels.zero & shift.zero)
 
 
-def _transposed_groups(walk: Walk, node: Node, arguments: Arguments, dim: int) -> Axis | None:
+def _transposed_groups(walk: ChannelWalk, node: Node, arguments: Arguments, dim: int) -> Axis | None:
     """Follow a transposed convolution in groups, whose weight is `(in, out / groups, ...)`.
 
     Its groups go as a whole, inputs and outputs; what differs within a group stays.
@@ -108,8 +114,8 @@ def _transposed_groups(walk: Walk, node: Node, arguments: Arguments, dim: int) -
     return shifted(walk, node, made, arguments["bias"])
 
 
-def sum_over(walk: Walk, node: Node, entering: Axis | None, columns: Axis | None) -> Tensor:
-    """Couple a layer's inputs with the columns of its weight; return whether it reads nothing but zeros."""
+def sum_over(walk: ChannelWalk, node: Node, entering: Axis | None, columns: Axis | None) -> Tensor:
+    """Couple a layer's inputs with the columns of its weight; return whether it reads nothing but zeros, a scalar."""
     if entering is None or columns is None:
         for axis in (entering, columns):
             if axis is not None:
@@ -121,9 +127,9 @@ def sum_over(walk: Walk, node: Node, entering: Axis | None, columns: Axis | None
 
 
 def join_groups(
-    walk: Walk, node: Node, arguments: Arguments, entering: Axis | None, columns: Axis | None, rows: Axis | None
+    walk: ChannelWalk, node: Node, arguments: Arguments, entering: Axis | None, columns: Axis | None, rows: Axis | None
 ) -> Tensor:
-    """Couple the channels of a grouped convolution; return which outputs read nothing but zeros.
+    """Couple the channels of a grouped convolution; return `(outputs,)`, which outputs read nothing but zeros.
 
     Many small groups lose whole groups, a depthwise convolution single channels; few large ones lose the same positions
     in every group. In both cases all groups stay equally wide.
@@ -135,7 +141,7 @@ def join_groups(
                 facts.keep(axis.labels, f"are part of a grouped convolution that cannot be followed, {node.name}")
         return torch.tensor(False)
     inputs, outputs = entering.labels.view(groups, -1), rows.labels.view(groups, -1)
-    walk.site(node, inputs[:, 0], entering.labels, rows.labels)
+    walk.sized(node, inputs[:, 0], entering.labels, rows.labels)
     quiet, removed = entering.zero.view(groups, -1), rows.zero.view(groups, -1)
     if groups >= max(inputs.shape[1], outputs.shape[1]):
         facts.unite(inputs, outputs[:, :1])
@@ -154,13 +160,13 @@ def join_groups(
     return quiet.all(dim=1, keepdim=True).expand(outputs.shape).reshape(-1)
 
 
-def normalization(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def normalization(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow batch and instance norm, an affine map of each channel by its own statistics."""
     facts, channels = walk.facts, walk.only(arguments["input"], 1)
     found = {key: walk.channels(arguments[key], 0) for key in _AT_REST if arguments[key] is not None}
     known = {key: axis for key, axis in found.items() if axis is not None}
     if channels is None or len(known) < len(found):
-        return walk.keep_inputs(node)
+        raise NotFollowed
     for key, axis in known.items():
         if key in ("weight", "bias"):
             facts.own(channels.labels, axis, "scale" if key == "weight" else "shift")
@@ -175,7 +181,7 @@ def normalization(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
 _AT_REST = {"running_mean": 0.0, "running_var": 1.0, "weight": 1.0, "bias": 0.0}
 
 
-def _silent_at_zero(walk: Walk, arguments: Arguments) -> Tensor:
+def _silent_at_zero(walk: ChannelWalk, arguments: Arguments) -> Tensor:
     """Return which channels a normalization maps from zero to zero, a scalar if that is the same for all.
 
     Without running statistics the mean is that of a channel which is zero.
@@ -188,31 +194,40 @@ def _silent_at_zero(walk: Walk, arguments: Arguments) -> Tensor:
     return (shift - scale * mean / torch.sqrt(variance + arguments["eps"]) == 0).cpu()
 
 
-def prelu(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def prelu(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow PReLU, whose slopes belong to the channels when there is more than one."""
     slopes = walk.channels(arguments["weight"], 0)
     if slopes is not None:
         channels = walk.channels(arguments["self"], 1)
         if channels is None:
-            return walk.keep_inputs(node)
+            raise NotFollowed
         walk.facts.own(channels.labels, slopes, "slope")
     return walk.axes(arguments["self"])
 
 
-def spatial(walk: Walk, node: Node, arguments: Arguments) -> Any:
+def spatial(walk: ChannelWalk, node: Node, arguments: Arguments) -> Any:
     """Follow pooling and resampling, which treat every channel alike and leave it where it is."""
     source = arguments["self"] if "self" in arguments else arguments["input"]
     name: str = node.target._schema.name  # type: ignore[union-attr]
     rank = next(int(rank) for rank in "123" if f"{rank}d" in name)
     if any(axis.dim >= -rank for axis in walk.axes(source)):
-        return walk.keep_inputs(node)
+        raise NotFollowed
     return values_only(walk, node, walk.axes(source))
 
 
-def values_only(walk: Walk, node: Node, axes: list[Axis]) -> Any:
+def values_only(walk: ChannelWalk, node: Node, axes: list[Axis]) -> Any:
     """Return `axes` as those of the values that `node` gives; keep them if it also gives indices that are used."""
     if isinstance(node.meta["val"], Tensor):
         return axes
     if any(user.args[1] != 0 and user.users for user in node.users):
-        return walk.keep_inputs(node)
+        raise NotFollowed
     return [axes, []]
+
+
+RULES = {
+    **dict.fromkeys(operators(Kind.LAYER), convolution),
+    "linear": linear,
+    **dict.fromkeys(operators(Kind.CHANNEL_NORM), normalization),
+    "prelu": prelu,
+    **dict.fromkeys(operators(Kind.SPATIAL), spatial),
+}

@@ -4,19 +4,19 @@ import torch
 from torch.fx import Node
 
 from lightning_prune.graph import Arguments
-from lightning_prune.slimming.channels.channel_walk import Walk
+from lightning_prune.slimming.channels.channel_walk import ChannelWalk, NotFollowed
 from lightning_prune.slimming.channels.labels import Axis
 from lightning_prune.slimming.channels.rules.layers import contract, shifted
 
 
-def add_matrix_product(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def add_matrix_product(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow `bias + x @ weight`, a linear layer whose weight is `(in, out)`."""
     if arguments["beta"] != 1 or arguments["alpha"] != 1 or walk.origin(arguments["mat2"]) is None:
-        return walk.keep_inputs(node)
+        raise NotFollowed
     return _layer(walk, node, arguments["mat1"], arguments["mat2"], arguments["self"])
 
 
-def matrix_product(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def matrix_product(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow the product of two matrices, or of batches of them; one by a stored matrix is a linear layer.
 
     Heads of attention lie on the batch dimensions. What differs within a head is one.
@@ -26,7 +26,7 @@ def matrix_product(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     if walk.origin(right) is not None and len(walk.shape(right)) == 2:
         return _layer(walk, node, left, right, None)
     if min(len(walk.shape(left)), len(walk.shape(right))) < 2:
-        return walk.keep_inputs(node)
+        raise NotFollowed
     columns, rows = _across(walk, left, -1), _across(walk, right, -2)
     if columns is not None and rows is not None:
         walk.facts.unite(columns.labels, rows.labels)
@@ -41,7 +41,7 @@ def matrix_product(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     return heads or result
 
 
-def attention(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def attention(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow scaled dot-product attention: whole heads stay or go."""
     sources = [arguments["query"], arguments["key"], arguments["value"]]
     if arguments["attn_mask"] is not None:
@@ -52,26 +52,28 @@ def attention(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
                 walk.facts.keep(axis.labels, f"are mixed by {node.target}")
     heads = {walk.shape(source)[:-2] for source in sources[:3]}
     if len(heads) > 1:
-        return walk.keep_inputs(node)
+        raise NotFollowed
     return _batch(walk, node, sources, made_of=2)
 
 
-def _layer(walk: Walk, node: Node, source: Node, weight: Node, bias: Node | None) -> list[Axis]:
+def _layer(walk: ChannelWalk, node: Node, source: Node, weight: Node, bias: Node | None) -> list[Axis]:
     """Follow a linear layer whose weight is `(in, out)`."""
     made = contract(walk, node, {"input": source, "weight": weight, "bias": None}, dim=-1, out_dim=1)
     others = [axis for axis in walk.axes(source) if -1 not in axis.dims]
+    if bias is not None:
+        others = [Axis(axis.dim, axis.labels, torch.zeros_like(axis.zero)) for axis in others]
     if made is None:
         return others
     walk.facts.filters.append(made.labels)
     return [*others, shifted(walk, node, made, bias)]
 
 
-def _across(walk: Walk, source: Node, dim: int) -> Axis | None:
+def _across(walk: ChannelWalk, source: Node, dim: int) -> Axis | None:
     """Return the channels of a matrix along one of its two dimensions, if they vary along nothing else."""
     return next((axis for axis in walk.axes(source) if axis.dims == [dim]), None)
 
 
-def _batch(walk: Walk, node: Node, sources: list[Node], made_of: int | None = None) -> list[Axis]:
+def _batch(walk: ChannelWalk, node: Node, sources: list[Node], made_of: int | None = None) -> list[Axis]:
     """Follow the batch dimensions of matrices that are multiplied.
 
     Args:
@@ -100,7 +102,7 @@ def _batch(walk: Walk, node: Node, sources: list[Node], made_of: int | None = No
     return result
 
 
-def layer_norm(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def layer_norm(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a layer norm or RMS norm: the channels across it stay; where they lie in heads, heads stay whole."""
     mixed = range(-len(arguments["normalized_shape"]), 0)
     for key in ("weight", "bias"):
@@ -116,7 +118,7 @@ def layer_norm(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     return result
 
 
-def group_norm(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def group_norm(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a group norm: whole groups stay or go; the channels across a single group stay."""
     source, groups = arguments["input"], arguments["num_groups"]
     channels = walk.only(source, 1)
@@ -124,9 +126,9 @@ def group_norm(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     known = {key: axis for key, axis in found.items() if axis is not None}
     name = walk.origin(arguments["weight"]) if arguments["weight"] is not None else None
     if channels is None or len(known) < len(found) or name is None:
-        return walk.keep_inputs(node)
+        raise NotFollowed
     if groups == 1:
-        return walk.keep_inputs(node, "lie across a layer norm")
+        raise NotFollowed("lie across a layer norm")
     labels = channels.labels.view(groups, -1)
     walk.facts.unite(labels, labels[:, :1])
     walk.facts.whole_groups[name] = labels.shape[1]
@@ -139,13 +141,13 @@ def group_norm(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     return [Axis(channels.dim, channels.labels, zero)]
 
 
-def einsum(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def einsum(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow an Einstein sum of one or two tensors."""
     equation, operands = arguments["equation"].replace(" ", ""), arguments["tensors"]
     entering, _, leaving = equation.partition("->")
     letters = entering.split(",")
     if not leaving or "." in equation or len(operands) > 2 or any(len(set(each)) < len(each) for each in letters):
-        return walk.keep_inputs(node)
+        raise NotFollowed
     found: dict[str, list[Axis]] = {}
     for operand, own in zip(operands, letters, strict=True):
         outer = set(own).intersection(leaving, *letters)
@@ -173,3 +175,13 @@ def einsum(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
         else:
             result.append(Axis(leaving.index(letter) - len(leaving), labels, zero))
     return result
+
+
+RULES = {
+    **dict.fromkeys(("matmul", "bmm", "mm"), matrix_product),
+    "addmm": add_matrix_product,
+    "einsum": einsum,
+    "scaled_dot_product_attention": attention,
+    **dict.fromkeys(("layer_norm", "rms_norm"), layer_norm),
+    "group_norm": group_norm,
+}

@@ -6,23 +6,26 @@ import torch
 from torch.fx import Node
 
 from lightning_prune.graph import Arguments
-from lightning_prune.slimming.channels.channel_walk import KEPT, Walk
+from lightning_prune.slimming.channels.channel_walk import ChannelWalk, NotFollowed
+from lightning_prune.slimming.channels.facts import KEPT
 from lightning_prune.slimming.channels.labels import Axis
 from lightning_prune.slimming.channels.rules.elementwise import together
 from lightning_prune.slimming.channels.rules.rearranging import move, negative
 
 
-def select(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def select(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow the choice of one position; channels along its dimension are one if they vary along others too."""
     return _cut_along(walk, node, arguments["self"], arguments["dim"], whole=False)
 
 
-def cut(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def slice_range(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow the choice of a range of positions, of every second for example."""
+    if isinstance(arguments["start"], Node):
+        raise NotFollowed
     return _cut_along(walk, node, arguments["self"], arguments["dim"], whole=True)
 
 
-def _cut_along(walk: Walk, node: Node, source: Node, dim: int, whole: bool) -> list[Axis]:
+def _cut_along(walk: ChannelWalk, node: Node, source: Node, dim: int, whole: bool) -> list[Axis]:
     """Follow an operator that chooses positions along a dimension, by numbers that may stand in the code."""
     operator: Any = node.target
     dim = negative(walk, source, dim)
@@ -31,6 +34,8 @@ def _cut_along(walk: Walk, node: Node, source: Node, dim: int, whole: bool) -> l
     if before is not None and before.is_line:
         positions = torch.arange(len(before.labels))
         index = operator(positions, 0, *node.args[2:], **node.kwargs).reshape(-1)
+        if not len(index):
+            raise NotFollowed
         start, size = int(index[0]), len(index)
         step = int(index[1]) - start if size > 1 else 1
         if size == len(before.labels):
@@ -45,7 +50,7 @@ def _cut_along(walk: Walk, node: Node, source: Node, dim: int, whole: bool) -> l
             walk.facts.unite(turns, turns[:, :1])
         else:
             walk.facts.keep(before.labels, f"are cut by {node.target}")
-        walk.site(node, before.labels, *(before.labels[part] for part in _ranges(start, size)))
+        walk.sized(node, before.labels, *(before.labels[part] for part in _ranges(start, size)))
     elif before is not None:
         walk.united(before, [dim] if whole else [])
     return move(walk, node, source, lambda values: operator(values, *rest, **node.kwargs))
@@ -56,7 +61,7 @@ def _ranges(start: int, size: int) -> tuple[slice, slice, slice]:
     return slice(0, start), slice(start, start + size), slice(0, start + size)
 
 
-def unbind(walk: Walk, node: Node, arguments: Arguments) -> list[list[Axis]]:
+def unbind(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[list[Axis]]:
     """Follow a cut into single positions of a dimension."""
     source, dim = arguments["self"], negative(walk, arguments["self"], arguments["dim"])
     for axis in walk.axes(source):
@@ -68,19 +73,21 @@ def unbind(walk: Walk, node: Node, arguments: Arguments) -> list[list[Axis]]:
     ]
 
 
-def chunk(walk: Walk, node: Node, arguments: Arguments) -> list[list[Axis]]:
+def chunk(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[list[Axis]]:
     """Follow a split; parts of equal size lose the same positions."""
     source, parts = arguments["self"], node.meta["val"]
     dim = negative(walk, source, arguments["dim"])
     channels = next((axis for axis in walk.axes(source) if dim in axis.dims), None)
     sizes = [part.shape[dim] for part in parts]
+    if sum(sizes) != walk.shape(source)[dim]:  # parts that overlap
+        raise NotFollowed
     if channels is not None and channels.is_line:
         labels = torch.split(channels.labels, sizes)
         for size in set(sizes):
             same = torch.stack([part for part in labels if len(part) == size])
             walk.facts.unite(same, same[:1])
         if not {"chunks", "sections"} & arguments.keys():
-            walk.site(node, channels.labels, *labels)
+            walk.sized(node, channels.labels, *labels)
     elif channels is not None:
         walk.united(channels, [dim])
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
@@ -90,7 +97,7 @@ def chunk(walk: Walk, node: Node, arguments: Arguments) -> list[list[Axis]]:
     ]
 
 
-def gate(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def gated_linear_unit(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a gated linear unit, the product of one half of the channels with a sigmoid of the other."""
     source = arguments["self"]
     dim = negative(walk, source, arguments["dim"])
@@ -103,7 +110,7 @@ def gate(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
     return [*others, Axis(dim, labels[0], channels.zero.view(2, -1)[0])]
 
 
-def concatenate(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def concatenate(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a concatenation: the channels of each part keep their labels, and those not followed stay."""
     dim = negative(walk, node, arguments["dim"])
     # An empty tensor may stand beside others of any shape.
@@ -138,12 +145,12 @@ def _fixed(count: int, dim: int) -> Axis:
     return Axis(dim, torch.full((count,), KEPT), torch.zeros(count, dtype=torch.bool))
 
 
-def stack(walk: Walk, node: Node, arguments: Arguments) -> list[Axis]:
+def stack(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:
     """Follow a stack along a new dimension: the channels of all parts are the same."""
     dim = negative(walk, node, arguments["dim"])
     parts = [[_behind(axis, dim) for axis in walk.axes(part)] for part in arguments["tensors"]]
     if any([axis.dims for axis in axes] != [axis.dims for axis in parts[0]] for axes in parts):
-        return walk.keep_inputs(node)
+        raise NotFollowed
     result = []
     for same in zip(*parts, strict=True):
         for other in same[1:]:
@@ -159,3 +166,14 @@ def _behind(axis: Axis, dim: int) -> Axis:
         return axis
     moved = Axis.of(labels.unsqueeze(dim), zero.unsqueeze(dim))
     return axis if moved is None else moved
+
+
+RULES = {
+    **dict.fromkeys(("slice", "narrow"), slice_range),
+    "select": select,
+    "unbind": unbind,
+    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split"), chunk),
+    "glu": gated_linear_unit,
+    **dict.fromkeys(("cat", "concat", "concatenate"), concatenate),
+    "stack": stack,
+}
