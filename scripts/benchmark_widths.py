@@ -26,14 +26,14 @@ from lightning_prune.pruning import apply_masks, channel_pools, choose, score
 from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.reporting import macs
-from lightning_prune.slimming import slim
+from lightning_prune.slimming import TracedModel, slim
 
 
 def pruned(build: Callable[[], nn.Module], sparsity: float, round_to: int) -> nn.Module:
     """Return a network without a fraction of its channels, always of the same weights."""
     torch.manual_seed(0)
     model = network(build)
-    pools = channel_pools(model, (images(2),), Channel(round_to=round_to))
+    pools = channel_pools(TracedModel(model, (images(2),)), Channel(round_to=round_to))
     parameters = {name: parameter.data for name, parameter in model.named_parameters()}
     masks = choose(pools, score(pools, Magnitude(), parameters), [sparsity] * len(pools))
     apply_masks([parameters[name] for name in masks], [mask.float() for mask in masks.values()])

@@ -35,6 +35,7 @@ from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.criteria.mix import Mix
 from lightning_prune.pruning.granularities.element import Element
 from lightning_prune.pruning.schedules.cubic import Cubic
+from lightning_prune.slimming import TracedModel
 from lightning_prune.training import (
     Moment,
     Rewind,
@@ -175,8 +176,8 @@ class GradualPruning(TimedPruner):
         if self._needs("second_order"):
             self._enter_loss(pl_module, lambda loss: self._look_at_loss(trainer, pl_module, loss))
 
-    def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
-        found = self.goal.find(pl_module, arguments)
+    def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
+        found = self.goal.find(pl_module, traced)
         if found is None:
             return False
         if isinstance(self.criterion, Criterion):
@@ -204,8 +205,8 @@ class GradualPruning(TimedPruner):
             if self._gathered is not None:
                 self._gathering.load_state_dict(self._gathered)
                 self._gathered = None
-            if self.criterion.needs == "activations" and arguments is not None:
-                self._gathering.check_activations(pl_module, arguments)
+            if self.criterion.needs == "activations" and traced is not None:
+                self._gathering.check_activations(pl_module, traced.arguments)
         return True
 
     def _needs(self, what: str) -> bool:

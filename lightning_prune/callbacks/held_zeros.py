@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.pruning.granularities.element import Element
+from lightning_prune.slimming import TracedModel
 
 
 class HeldZeros(Pruner):
@@ -41,7 +42,7 @@ class HeldZeros(Pruner):
     def _plan(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing is to be done."""
 
-    def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
+    def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
         return True
 
 

@@ -25,7 +25,7 @@ from lightning_prune.pruning import (
 )
 from lightning_prune.pruning.criteria.batch_norm_scale import BatchNormScale
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.slimming import Residual
+from lightning_prune.slimming import Residual, TracedModel
 from lightning_prune.training import Moment, at_least_zero
 
 log = logging.getLogger(__name__)
@@ -126,10 +126,10 @@ class NetworkSlimming(TimedPruner):
         if not self.ista:
             self._enter_loss(pl_module, self._penalize)
 
-    def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
-        if arguments is None:
+    def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
+        if traced is None:
             return False
-        scales = {pool: _scales(pl_module, pool) for pool in channel_pools(pl_module, arguments, self.channels)}
+        scales = {pool: _scales(pl_module, pool) for pool in channel_pools(traced, self.channels)}
         for pool in (pool for pool, found in scales.items() if not found):
             log.info("%s: not pruned, no batch-norm scales that train", ", ".join(pool.layers))
         pools = [pool for pool, found in scales.items() if found]

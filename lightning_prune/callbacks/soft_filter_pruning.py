@@ -31,7 +31,7 @@ from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.criteria.mix import Mix
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.schedules.constant import Constant
-from lightning_prune.slimming import Residual
+from lightning_prune.slimming import Residual, TracedModel
 from lightning_prune.training import positive, total_epochs
 
 Schedule = Callable[[float, float], float]
@@ -211,10 +211,10 @@ class SoftFilterPruning(Pruner):
         end = self.hard_epoch or self._epochs
         return 1.0 if end is None else min(1.0, epochs / end)
 
-    def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
-        if arguments is None:
+    def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
+        if traced is None:
             return False
-        pools = channel_pools(pl_module, arguments, self.channels)
+        pools = channel_pools(traced, self.channels)
         for pool in pools:
             pool.names(self._reads)
         self._pools = list(zip(pools, targets(pools, self.sparsity), strict=True))

@@ -2,30 +2,28 @@
 
 import logging
 
-from torch import Tensor, nn
-
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.pools import FILTERS, ChannelPool, Pool
-from lightning_prune.slimming import prunable_groups
+from lightning_prune.slimming import TracedModel, prunable_groups_of
 
 log = logging.getLogger(__name__)
 
 
-def channel_pools(model: nn.Module, arguments: tuple[Tensor, ...], granularity: Channel = FILTERS) -> list[Pool]:
+def channel_pools(traced: TracedModel, granularity: Channel = FILTERS) -> list[Pool]:
     """Return the pools of a model's channels, without those of frozen layers.
 
     Args:
-        model: A module that can be traced.
-        arguments: What its `forward` takes.
+        traced: The model, with what its `forward` takes.
         granularity: Treatment of residual streams, by what channels are scored, and how many may stay.
 
     Raises:
         InputError: If there are none, none may go, or the model cannot be traced.
     """
+    model = traced.model
     parameters = dict(model.named_parameters())
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
-    groups = prunable_groups(model, arguments, granularity.residual)
+    groups = prunable_groups_of(traced, granularity.residual)
     for reason, layers in groups.fixed.items():
         log.info("Channels stay that %s: %s", reason, ", ".join(f"{layer} ({count})" for layer, count in layers))
     pools: list[Pool] = [

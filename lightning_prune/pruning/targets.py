@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, get_args
 
 from lightning.pytorch import LightningModule
-from torch import Tensor
 
 from lightning_prune.errors import InputError
 from lightning_prune.graph import holder
@@ -19,6 +18,7 @@ from lightning_prune.pruning.layer_patterns import by_layer, check_each
 from lightning_prune.pruning.pools import Pool, WeightPool, weight_pools
 from lightning_prune.pruning.prunable_weights import depthwise_layers, layer_weights
 from lightning_prune.pruning.selection import Scope
+from lightning_prune.slimming import TracedModel
 from lightning_prune.training import instance, one_of
 
 log = logging.getLogger(__name__)
@@ -70,13 +70,13 @@ class Goal:
         self.skip: tuple[Skip, ...] = tuple(one_of("skip", layer, get_args(Skip)) for layer in skip)
         self.uncut: Uncut = one_of("uncut", uncut, get_args(Uncut))
 
-    def find(self, module: LightningModule, arguments: tuple[Tensor, ...] | None) -> dict[Pool, float] | None:
-        """Return what is to lose units, and its final sparsity; None if that takes `arguments`, and there are none.
+    def find(self, module: LightningModule, traced: TracedModel | None) -> dict[Pool, float] | None:
+        """Return what is to lose units, and its final sparsity; None if that needs `traced`.
 
         Raises:
             InputError: As `find_pools` and `shares`.
         """
-        pools = find_pools(module, arguments, self.granularity, self.skip, self.uncut)
+        pools = find_pools(module, traced, self.granularity, self.skip, self.uncut)
         if pools is None:
             return None
         wanted = shares(pools, self.sparsity, self.scope)
@@ -117,12 +117,12 @@ def settled(sparsity: Sparsity | None, granularity: Granularity) -> Sparsity:
 
 def find_pools(
     module: LightningModule,
-    arguments: tuple[Tensor, ...] | None,
+    traced: TracedModel | None,
     granularity: Granularity,
     skip: Collection[Skip] = (),
     uncut: Uncut = "skip",
 ) -> list[Pool] | None:
-    """Return what can be pruned in a module; None if that takes `arguments` of its `forward`, and there are none.
+    """Return what can be pruned in a module; None if it has to be `traced` for that, and is not.
 
     Raises:
         InputError: If there is nothing, or a layer cannot be cut and is to be refused.
@@ -132,9 +132,9 @@ def find_pools(
     coupled = isinstance(granularity, Channel) and not (granularity.dim == 1 and granularity.residual == "independent")
     skipped = skipped_layers(module, skip, coupled)
     if isinstance(granularity, Channel) and coupled:
-        if arguments is None:
+        if traced is None:
             return None
-        pools = channel_pools(module, arguments, granularity)
+        pools = channel_pools(traced, granularity)
         reasons: dict[str, str] = {}
     else:
         pools, reasons = weight_pools(module, granularity)

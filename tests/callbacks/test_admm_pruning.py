@@ -30,6 +30,7 @@ from lightning_prune.pruning.granularities.n_m import NM
 from lightning_prune.pruning.granularities.pattern import SCP4, Pattern, mined
 from lightning_prune.pruning.granularities.vector import Vector
 from lightning_prune.pruning.pools import WeightPool
+from lightning_prune.slimming import TracedModel
 
 BATCHES = 5
 Supports = Iterator[dict[str, Tensor]]
@@ -155,7 +156,7 @@ def test_channels_are_nearest_in_all_that_exists_for_them() -> None:
             return self.b(self.a(image))
 
     module = Block()
-    pools = [p for p in channel_pools(module, (torch.randn(1, 1, 4, 4),)) if p.size == 5]
+    pools = [p for p in channel_pools(TracedModel(module, (torch.randn(1, 1, 4, 4),))) if p.size == 5]
     for _ in range(20):
         weights = {name: torch.randn_like(p, dtype=torch.float64) for name, p in module.named_parameters()}
         near = SparseSet(pools, [0.4]).project(weights)

@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable
 
 import pytest
+from configured import content, options
+from hydra.utils import instantiate
 
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.schedules.asymptotic import Asymptotic
@@ -14,20 +16,11 @@ from lightning_prune.pruning.schedules.exponential import Exponential
 from lightning_prune.pruning.schedules.iterative import Iterative
 from lightning_prune.pruning.schedules.one_shot import OneShot
 
-SCHEDULES = [
-    Asymptotic(),
-    Constant(),
-    Cubic(),
-    Cubic(initial=0.3, exponent=1.7),
-    Exponential(),
-    Iterative(),
-    Iterative(rounds=1),
-    OneShot(),
-    OneShot(at=1.0),
-]
+SCHEDULES = [instantiate(content("schedule", name)) for name in options("schedule")]
+VARIANTS = [Cubic(initial=0.3, exponent=1.7), Iterative(rounds=1), OneShot(at=1.0)]
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", [*SCHEDULES, *VARIANTS], ids=str)
 @pytest.mark.parametrize("final", [0.0, 0.1, 0.3, 0.4, 5 / 9, 0.9, 0.99])
 def test_every_schedule_rises_and_ends_at_exactly_the_final_sparsity(
     schedule: Callable[..., float], final: float

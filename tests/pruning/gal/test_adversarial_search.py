@@ -12,7 +12,7 @@ from lightning_prune.models.resnet import ResNet
 from lightning_prune.models.vgg import vgg16_bn
 from lightning_prune.pruning.gal.search import OFFICIAL, PAPER, AdversarialSearch, Variant
 from lightning_prune.pruning.gal.soft_masks import find_maskable
-from lightning_prune.slimming.channels.coupling import couple
+from lightning_prune.slimming import couple
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
