@@ -16,9 +16,9 @@ from torch.fx import Graph
 from torch.utils._pytree import tree_leaves
 
 from lightning_prune.graph.dataflow import written_by
+from lightning_prune.slimming import couple
 from lightning_prune.slimming.channels import operator_rules, rules
 from lightning_prune.slimming.channels.channel_walk import ChannelWalk, NotFollowed
-from lightning_prune.slimming.channels.coupling import couple
 from lightning_prune.slimming.channels.labels import Axis
 from lightning_prune.slimming.channels.operator_rules import RULES, Rule, follow, gathered, rule_of
 
