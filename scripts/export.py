@@ -267,7 +267,7 @@ def layers_of(module: ImageClassifier) -> list[str]:
     """Return the names of the layers that are quantized."""
     quantization = quantization_of(module)
     assert quantization is not None
-    return list(quantization.sites)
+    return list(quantization.layer_calls)
 
 
 def predictions(module: ImageClassifier, data: InMemoryImages, path: Path | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -108,7 +108,9 @@ def write_exported_program(model: nn.Module, example_input: ExampleInput, path: 
 def _export(model: nn.Module, arguments: tuple[Tensor, ...]) -> ExportedProgram:
     """Trace a model in eval mode on the CPU, for batches of any size."""
     quantization = quantization_of(model)
-    if quantization is not None and not all(isinstance(layer, IntegerLayer) for layer in quantization.layers.values()):
+    if quantization is not None and not all(
+        isinstance(layer, IntegerLayer) for layer in quantization.rounding.layers.values()
+    ):
         raise InputError(
             f"expected a float {type(model).__name__}, or one that holds integers, got one that rounds floats; pass "
             "integer_network(model), or dequantize(model)"

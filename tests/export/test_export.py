@@ -20,8 +20,8 @@ from lightning_prune.export.packed import load_packed, read_packed
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.models.digits_resnet import digits_resnet
 from lightning_prune.models.resnet import ResNet
+from lightning_prune.quantization.quantization_interceptor import quantization_of
 from lightning_prune.quantization.quantize import quantize
-from lightning_prune.quantization.quantized_network import quantization_of
 from lightning_prune.quantization.quantizers.affine import Affine
 from lightning_prune.quantization.quantizers.dorefa import DoReFa
 from lightning_prune.slimming.zero_modules import ZeroOutput
@@ -278,7 +278,7 @@ def test_calibration_takes_the_mean_of_the_batches() -> None:
     quantization = quantization_of(calibrated(network, batches))
     assert quantization is not None
     high = sum(float(batch.max()) for batch in batches) / 3
-    assert float(quantization.activations()["1"].limit()) == pytest.approx(high, rel=1e-5)
+    assert float(quantization.rounding.activations()["1"].limit()) == pytest.approx(high, rel=1e-5)
 
 
 def test_what_is_not_integer_is_refused() -> None:

@@ -16,8 +16,8 @@ from lightning_prune.export.int8 import integer_network
 from lightning_prune.graph.interception import interceptor_of, suspended
 from lightning_prune.models.resnet import resnet20
 from lightning_prune.quantization.placement import place
+from lightning_prune.quantization.quantization_interceptor import QuantizationInterceptor, quantization_of
 from lightning_prune.quantization.quantize import dequantize, quantize, release
-from lightning_prune.quantization.quantized_network import Quantization, quantization_of
 from lightning_prune.quantization.quantizers.affine import Affine, AffineActivation
 from lightning_prune.quantization.quantizers.bwn import BWN
 from lightning_prune.quantization.quantizers.lsq import LSQ
@@ -63,13 +63,13 @@ def network() -> nn.Module:
     return network.eval()
 
 
-def calibrated(network: nn.Module, quantizer: Any, images: Tensor = IMAGES, **options: Any) -> Quantization:
+def calibrated(network: nn.Module, quantizer: Any, images: Tensor = IMAGES, **options: Any) -> QuantizationInterceptor:
     quantization = quantize(network, images[:2], quantizer, **options)
-    for activation in quantization.activations().values():
+    for activation in quantization.rounding.activations().values():
         activation.observing = True
     with torch.no_grad():
         network(images)
-    for activation in quantization.activations().values():
+    for activation in quantization.rounding.activations().values():
         activation.observing, activation.quantizing = False, True
     return quantization
 
@@ -149,11 +149,11 @@ def test_parametrized_weights_are_rounded_as_they_are_in_use() -> None:
 # What it computes -----------------------------------------------------------------------------------------------------
 
 
-def by_hand(network: Branches, quantization: Quantization, x: Tensor) -> Tensor:
+def by_hand(network: Branches, quantization: QuantizationInterceptor, x: Tensor) -> Tensor:
     """The network with torch's own fake-quant, in eval mode."""
 
     def act(x: Tensor, name: str) -> Tensor:
-        scale, zero_point, low, high = quantization.activations()[name].grid()
+        scale, zero_point, low, high = quantization.rounding.activations()[name].grid()
         return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, low, high)
 
     def weight(layer: nn.Module) -> Tensor:
@@ -215,13 +215,13 @@ def test_one_scale_a_layer_is_that_of_the_weight_with_batch_norm_folded_in(netwo
 
 def test_code_that_only_trains_does_not_shift_the_sites(network: Branches) -> None:
     quantization = calibrated(network, Affine())
-    before = {name: float(activation.limit()) for name, activation in quantization.activations().items()}
+    before = {name: float(activation.limit()) for name, activation in quantization.rounding.activations().items()}
     network.train()
-    for activation in quantization.activations().values():
+    for activation in quantization.rounding.activations().values():
         activation.observing = True
     network(IMAGES).sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
-    after = {name: float(activation.limit()) for name, activation in quantization.activations().items()}
+    after = {name: float(activation.limit()) for name, activation in quantization.rounding.activations().items()}
     assert after["stem"] == pytest.approx(before["stem"], rel=1e-6)
     assert all(after[name] < 5 * before[name] for name in before)
 
@@ -292,12 +292,13 @@ def test_tensors_are_left_alone_until_they_are_turned_on(network: Branches) -> N
 def test_layers_by_pattern_and_edges() -> None:
     model = resnet20()
     quantization = quantize(model, torch.zeros(2, 3, 32, 32), LSQ(3, 3), {"layer1.*": None, "layer2.0.*": LSQ(2, 2)})
-    names = list(quantization.sites)
+    names = list(quantization.layer_calls)
     assert names[0] == "conv1"
     assert names[-1] == "fc"
     assert not any(name.startswith("layer1") for name in names)
     levels = {
-        name: len(quantization.layer(name).rounded(quantization.stored(f"{name}.weight")).unique()) for name in names
+        name: len(quantization.rounding.layer(name).rounded(quantization.stored(f"{name}.weight")).unique())
+        for name in names
     }
     assert 8 < levels["conv1"] <= 256
     assert 8 < levels["fc"] <= 256
@@ -313,7 +314,7 @@ def test_binary_inputs_take_the_place_of_relus() -> None:
     conv1, norm, conv2, fc = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 3, bias=False), nn.Linear(5, 2)
     model = nn.Sequential(conv1, norm, nn.ReLU(), conv2, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), fc).eval()
     quantization = calibrated(model, XNOR())
-    assert list(quantization.sites) == ["3"]  # the first and the last layer are float, as in the paper
+    assert list(quantization.layer_calls) == ["3"]  # the first and the last layer are float, as in the paper
     binary = conv2.weight.sign() * conv2.weight.abs().mean((1, 2, 3), keepdim=True)
     signs = torch.where(norm(conv1(IMAGES)) >= 0, 1.0, -1.0)
     expected = fc(F.relu(F.conv2d(signs, binary)).mean((2, 3)))
@@ -353,12 +354,12 @@ def test_own_state_brings_everything_back(network: Branches) -> None:
     plain = copy.deepcopy(network)
     quantization = calibrated(network, LSQ())
     twin = quantize(plain, IMAGES, LSQ())
-    twin.load_own_state(quantization.own_state())
-    twin.quantizing = True
+    twin.rounding.restore(quantization.rounding.state_dict())
+    twin.rounding.quantizing = True
     assert torch.equal(plain(IMAGES), network(IMAGES))
     other = quantize(copy.deepcopy(dequantize(network)), IMAGES, LSQ(), {"side": None})
     with pytest.raises(InputError, match="quantized in the same way; only the checkpoint has layers"):
-        other.load_own_state(quantization.own_state())
+        other.rounding.restore(quantization.rounding.state_dict())
 
 
 def test_compiled_it_computes_the_same(network: Branches) -> None:
@@ -430,7 +431,7 @@ def test_the_slim_network_is_quantized_alike() -> None:
 def test_a_network_that_has_diverged_is_named(network: Branches) -> None:
     quantization = calibrated(network, Affine())
     quantization.check()
-    activation = quantization.activations()["relu/relu/0"]
+    activation = quantization.rounding.activations()["relu/relu/0"]
     assert isinstance(activation, AffineActivation)
     activation.high.fill_(torch.nan)
     with pytest.raises(InputError, match="expected a range of the numbers in relu/relu/0, got NaN"):
