@@ -72,7 +72,7 @@ class Following(Interpreter):
         return theirs
 
 
-def difference(program: ExportedProgram, run: Run, inputs: Sequence[Tensor]) -> str:
+def first_difference(program: ExportedProgram, run: Run, inputs: Sequence[Tensor]) -> str:
     """Return where a file computes something else than a program, or nothing if it agrees.
 
     Args:
