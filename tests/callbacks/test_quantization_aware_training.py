@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from quantizer_family import QUANTIZERS
 from quiet_trainer import quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,27 +20,11 @@ from lightning_prune.quantization.quantization_interceptor import quantization_o
 from lightning_prune.quantization.quantize import dequantize
 from lightning_prune.quantization.quantizers.affine import Affine
 from lightning_prune.quantization.quantizers.bwn import BWN
-from lightning_prune.quantization.quantizers.dorefa import DoReFa
 from lightning_prune.quantization.quantizers.lsq import LSQ
-from lightning_prune.quantization.quantizers.pact import PACT
 from lightning_prune.quantization.quantizers.quantizer import Quantizer
-from lightning_prune.quantization.quantizers.ttq import TTQ
 from lightning_prune.quantization.quantizers.twn import TWN
 from lightning_prune.quantization.quantizers.xnor import XNOR
 
-QUANTIZERS = [
-    Affine(),
-    Affine(4, 4, per_channel=False),
-    LSQ(),
-    PACT(),
-    DoReFa(),
-    DoReFa(2, 2, 6),
-    BWN(),
-    XNOR(),
-    XNOR(scaling_map=True),
-    TWN(),
-    TTQ(),
-]
 IMAGES = torch.randn(48, 2, 6, 6, generator=torch.Generator().manual_seed(0))
 CLASSES = (IMAGES.mean((1, 2, 3)) > 0).long()
 
