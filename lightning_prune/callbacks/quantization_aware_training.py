@@ -15,7 +15,14 @@ from lightning_prune.callbacks.pruner import Pruner, pruners
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.quantization import QuantizationInterceptor, Quantizer, quantization_of, quantize, release
+from lightning_prune.quantization import (
+    QuantizationInterceptor,
+    Quantizer,
+    UnsupportedBits,
+    quantization_of,
+    quantize,
+    release,
+)
 from lightning_prune.quantization.quantizers.affine import Affine
 from lightning_prune.training import (
     Moment,
@@ -108,8 +115,8 @@ class QuantizationAwareTraining(Placed):
     def _check_edge(self, name: str, bits: int) -> None:
         try:
             self.quantizer.of_bits(bits)
-        except InputError as error:
-            raise InputError(str(error).replace("expected", f"expected {name} of", 1)) from error
+        except UnsupportedBits as error:
+            raise InputError(f"expected {name} of {error.expected}, got {error.got!r}") from error
 
     def objection(self, other: Placed) -> str | None:
         """Return why another callback makes no sense beside this one; None if it does."""

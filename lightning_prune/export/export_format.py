@@ -12,7 +12,7 @@ from lightning_prune.graph import ExampleInput
 from lightning_prune.quantization import dequantize, quantization_of
 
 Network = Callable[[Tensor], Tensor]
-"""From a batch to what the network in a file makes of it, on the CPU."""
+"""From a batch, `(n, ...)`, to what the network in a file makes of it on the CPU, `(n, ...)`."""
 
 
 class OpenedBy(IntEnum):
@@ -58,7 +58,7 @@ def float_network(module: nn.Module) -> nn.Module:
 
 
 def on_cpu(network: Callable[[Tensor], Tensor]) -> Network:
-    """Return what computes batches, wherever they are, on the CPU and without gradients."""
+    """Return what computes batches, `(n, ...)`, wherever they are, on the CPU and without gradients."""
 
     def compute(batch: Tensor) -> Tensor:
         with torch.no_grad():

@@ -131,6 +131,7 @@ def _export(model: nn.Module, arguments: tuple[Tensor, ...]) -> ExportedProgram:
         with evaluating(plain), torch.compiler.set_stance("force_eager"), quiet():
             return torch.export.export(plain, example, dynamic_shapes=shapes, strict=False)
     except Exception as error:
+        # torch has one class for all that a graph asks of sizes; only its text tells a constant from a condition.
         fixed = "; it takes the batch size for a constant: x.shape[0] is none, len(x) is" * (
             "specialized" in str(error)
         )

@@ -19,7 +19,7 @@ Words = NDArray[np.unsignedinteger]
 
 
 def pack(tensor: Tensor) -> PackedTensor:
-    """Return a tensor in the form that takes the least bytes.
+    """Return a tensor, of any shape, in the form that takes the least bytes.
 
     Raises:
         InputError: If it has another number format than torch's plain ones.
@@ -109,7 +109,7 @@ def _cost(counts: Integers) -> int:
 
 
 def unpack(packed: PackedTensor) -> Tensor:
-    """Return the tensor.
+    """Return the tensor, of the shape that it was packed with.
 
     Raises:
         ValueError: If its codes are not what they should be.

@@ -78,7 +78,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
     Args:
         network: Any module; stays as it is if the state does not fit.
-        state: Tensors by name.
+        state: Tensors by name, of the shapes that the network has them in.
         source: What holds the state, for messages.
 
     Raises:

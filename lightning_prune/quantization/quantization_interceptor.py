@@ -103,7 +103,7 @@ class QuantizationInterceptor(Interceptor):
         return self.rounding.tensor(call.reads) if call.reads in self.rounding.tensor_names else None
 
     def integers(self, call: LayerCall) -> Integers:
-        """Return the weight and the bias with which a layer runs in integers, the batch norm behind it folded in.
+        """Return the weight and the bias with which a layer runs in integers; see `integers_of`.
 
         Raises:
             InputError: If it is not quantized to integers.
@@ -113,7 +113,7 @@ class QuantizationInterceptor(Interceptor):
         return integers_of(call.name, layer, self.reads(call), weight, call.axis, bias, self._norm(call))
 
     def norm_scale(self, call: LayerCall) -> Tensor | None:
-        """Return what the batch norm behind a layer multiplies by, as `Layer.rounded` takes it; None if it does not."""
+        """Return what the batch norm behind a layer multiplies by, in the shape that `Layer.rounded` takes, or None."""
         norm = self._norm(call) if self.rounding.layer(call.name).folds else None
         return None if norm is None else norm_scale(norm, self.stored(call.weight).ndim, call.axis)
 
@@ -141,7 +141,7 @@ class QuantizationInterceptor(Interceptor):
             self._rounder_of.update(dict.fromkeys(tensor.again, module_key(tensor.name)))
 
     def stored(self, name: str) -> Tensor:
-        """Return a tensor of the network, as it is in use."""
+        """Return a tensor of the network, of its stored shape, as it is in use."""
         return tensor_in_use(self.model, name)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
@@ -156,7 +156,7 @@ def _not_missing(module: nn.Module, keys: Any) -> None:
 
 
 def tensor_in_use(model: nn.Module, name: str) -> Tensor:
-    """Return a stored tensor of a network, or what a parametrization makes in its place."""
+    """Return a stored tensor of a network, or what a parametrization makes in its place, of its shape."""
     path, _, attribute = name.rpartition(".")
     tensor: Tensor = getattr(model.get_submodule(path), attribute)
     return tensor

@@ -72,6 +72,9 @@ class RoundingModules(nn.Module):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take over the ranges, step sizes and levels in the state of another quantization of the same network.
 
+        Args:
+            state: What `state_dict` returns.
+
         Raises:
             InputError: If it is that of another one.
         """

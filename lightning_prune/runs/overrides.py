@@ -58,7 +58,9 @@ def refuse_misplaced(overrides: Sequence[str]) -> None:
             plain = override.lstrip("+~")
             if plain.startswith(f"{group}."):
                 instead = place + plain.removeprefix(group)
-                raise InputError(f"expected options of a {group} where a strategy reads them, {instead}, got {override}")
+                raise InputError(
+                    f"expected options of a {group} where a strategy reads them, {instead}, got {override}"
+                )
             if plain.startswith(f"{group}=[") and "," in plain:
                 raise InputError(f"expected one {group}, got {override}; choose one of them")
 

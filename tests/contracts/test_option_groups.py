@@ -3,15 +3,12 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 import train
-from lightning_prune.errors import InputError
-from lightning_prune.runs.overrides import refuse_unread
 
 CONF = Path(train.__file__).parent / "conf"
 
@@ -55,17 +52,3 @@ def test_every_distillation_is_chosen_by_name_and_set_where_it_is_read(name: str
     assert {key: cfg.strategy.kd[key] for key in plain} == plain
     assert cfg.strategy.kd.decay == 0.7
     assert cfg.strategy.qat.quantizer == OmegaConf.load(CONF / "quantizer" / "affine.yaml")
-
-
-@pytest.mark.parametrize(
-    ("option", "instead"),
-    [
-        ("++quantizer.weight_bits=3", "strategy.qat.quantizer.weight_bits=3"),
-        ("+quantizer.new=3", "strategy.qat.quantizer.new=3"),
-        ("++distillation.weight=0.5", "strategy.kd.weight=0.5"),
-    ],
-)
-def test_options_where_no_strategy_reads_them_are_refused(option: str, instead: str) -> None:
-    config: Any = OmegaConf.to_container(composed(f"strategy=[kd,qat] {option}"))
-    with pytest.raises(InputError, match=re.escape(f"where a strategy reads them, {instead}, got {option}")):
-        refuse_unread(config, [option])

@@ -13,6 +13,7 @@ from command_line import ROOT, run_here, run_process
 from lightning_prune import load_slim, slim
 from lightning_prune.data.digits import digits
 from lightning_prune.errors import InputError
+from lightning_prune.export import formats
 from lightning_prune.export.formats import lpz
 from lightning_prune.export.int8 import calibrated, integer_network
 from lightning_prune.export.network_files import EXPORT_FORMATS, open_network, write_network
@@ -153,6 +154,15 @@ def test_help_lists_the_formats(tmp_path: Path) -> None:
     printed = run_here("scripts/export.py", "--help", cwd=tmp_path).stdout
     assert all(f"\n  {name}\n" in printed for name in EXPORT_FORMATS)
     assert all(text in printed for one in EXPORT_FORMATS.values() for text in (one.use, one.needs))
+
+
+def test_formats_are_listed_from_that_which_most_programs_open() -> None:
+    known = [name for name in EXPORT_FORMATS if name in ("onnx", "onnx-int8", "exported-program", "lpz")]
+    assert known == ["onnx", "onnx-int8", "exported-program", "lpz"]
+    modules = {path.stem.replace("_", "-") for path in Path(formats.__path__[0]).glob("*.py")} - {"--init--"}
+    assert modules == EXPORT_FORMATS.keys()
+    assert len({one.file for one in EXPORT_FORMATS.values()}) == len(EXPORT_FORMATS)
+    assert [name for name in known if EXPORT_FORMATS[name].integer] == ["onnx-int8"]
 
 
 # The table under it ---------------------------------------------------------------------------------------------------

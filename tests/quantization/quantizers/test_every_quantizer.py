@@ -22,7 +22,7 @@ from lightning_prune.quantization.quantizers.bwn import BWN
 from lightning_prune.quantization.quantizers.dorefa import DoReFa, DoReFaWeight
 from lightning_prune.quantization.quantizers.lsq import LSQ
 from lightning_prune.quantization.quantizers.pact import PACT
-from lightning_prune.quantization.quantizers.quantizer import Layer, Quantizer
+from lightning_prune.quantization.quantizers.quantizer import Layer, Quantizer, UnsupportedBits
 from lightning_prune.quantization.quantizers.ttq import TTQ
 from lightning_prune.quantization.quantizers.twn import TWN
 from lightning_prune.quantization.quantizers.xnor import XNOR
@@ -146,6 +146,13 @@ def test_fixed_levels_have_no_other_bits(kind: Any) -> None:
     assert kind().of_bits(32) is None
     with pytest.raises(InputError, match=f"since {kind.__name__} has fixed levels, got 8"):
         kind().of_bits(8)
+
+
+def test_bits_that_a_method_has_not_say_what_it_has() -> None:
+    with pytest.raises(UnsupportedBits) as error:
+        LSQ().of_bits(9)
+    assert (error.value.expected, error.value.got) == ("weight_bits from 2 to 8, or 32 for float", 9)
+    assert str(error.value) == f"expected {error.value.expected}, got 9"
 
 
 def test_every_class_in_the_folder_is_an_option() -> None:
