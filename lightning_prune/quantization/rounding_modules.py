@@ -18,7 +18,7 @@ class RoundingModules(nn.Module):
 
     def __init__(self, layers: Mapping[str, Layer], tensors: Mapping[str, Activation]) -> None:
         super().__init__()
-        self.layer_names, self.tensor_names = tuple(layers), tuple(tensors)
+        self.layer_names, self.tensor_names = dict.fromkeys(layers), dict.fromkeys(tensors)  # in order
         self.layers = nn.ModuleDict({module_key(name): layer for name, layer in layers.items()})
         self.tensors = nn.ModuleDict({module_key(name): tensor for name, tensor in tensors.items()})
 
