@@ -5,7 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from lightning_prune.runs import ending_in_one_line, refuse_renamed, register_resolvers, run_job
+from lightning_prune.runs import ending_in_one_line, refuse_misplaced, refuse_renamed, register_resolvers, run_job
 
 register_resolvers()
 
@@ -19,4 +19,5 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     with ending_in_one_line():
         refuse_renamed(sys.argv[1:])
+        refuse_misplaced(sys.argv[1:])
     main()

@@ -20,7 +20,7 @@ import torch
 from benchmarking import interleaved, now, ratio, seconds
 from torch import Tensor, nn
 
-from lightning_prune.export import calibrated, integer_network, run, session, write_onnx
+from lightning_prune.export import calibrated, integer_network, open_onnx, run_onnx, write_onnx
 from lightning_prune.models.densenet import densenet40
 from lightning_prune.models.googlenet import googlenet
 from lightning_prune.models.mobilenet_v2 import mobilenet_v2
@@ -84,9 +84,9 @@ def latencies(
     """Return the seconds of a forward pass in each round, by what makes it: torch, float or int8."""
     torch.set_num_threads(threads)
     batch = images(batch_size)
-    sessions = {name: session(path, threads) for name, path in files.items()}
+    sessions = {name: open_onnx(path, threads) for name, path in files.items()}
     runs: dict[str, Callable[[], object]] = {"torch": partial(model, batch)}
-    runs |= {name: partial(run, opened, [batch]) for name, opened in sessions.items()}
+    runs |= {name: partial(run_onnx, opened, [batch]) for name, opened in sessions.items()}
     with torch.no_grad():
         return interleaved({name: in_blocks(once) for name, once in runs.items()}, rounds)
 

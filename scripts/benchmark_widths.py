@@ -21,7 +21,7 @@ from benchmark_int8 import MODELS, images, in_blocks, network
 from benchmarking import interleaved, parse_options, ratio
 from torch import nn
 
-from lightning_prune.export import run, session, write_onnx
+from lightning_prune.export import open_onnx, run_onnx, write_onnx
 from lightning_prune.pruning import apply_masks, channel_pools, choose, score
 from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.channel import Channel
@@ -48,8 +48,8 @@ def measured(models: dict[str, nn.Module], batch_size: int, threads: int, rounds
         with TemporaryDirectory() as folder:
             for name, model in models.items():
                 write_onnx(model, images(2), Path(folder) / f"{name}.onnx")
-                opened = session(Path(folder) / f"{name}.onnx", threads)
-                runs[f"onnxruntime {name}"] = partial(run, opened, [batch])
+                opened = open_onnx(Path(folder) / f"{name}.onnx", threads)
+                runs[f"onnxruntime {name}"] = partial(run_onnx, opened, [batch])
     with torch.no_grad():
         return interleaved({name: in_blocks(once) for name, once in runs.items()}, rounds)
 

@@ -9,15 +9,12 @@ Of a run that was pruned it is the slim network, of one that was fine-tuned afte
 """
 
 import argparse
-import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -25,31 +22,18 @@ from torch import Tensor
 from lightning_prune.data import InMemoryImages
 from lightning_prune.errors import InputError
 from lightning_prune.export import (
-    FORMATS,
+    EXPORT_FORMATS,
     calibrated,
-    latencies_ms,
-    optimized_ops,
-    require_onnx,
-    run,
-    session,
-    sizes,
-    write,
-    write_onnx,
+    measure_int8,
+    packed_sizes,
+    quantized_layers,
+    refuse_float_layers,
+    refuse_other_predictions,
+    write_network,
 )
-from lightning_prune.graph import evaluating, suspended
 from lightning_prune.models import ImageClassifier
-from lightning_prune.quantization import quantization_of, release
-from lightning_prune.reporting import latencies_ms as eager_latencies_ms
+from lightning_prune.quantization import quantization_of
 from lightning_prune.runs import FinishedRun, ending_in_one_line, finished_run
-
-SAME_PREDICTIONS = 0.995
-"""Share of test images of which an int8 file must predict the class that the quantized network predicts."""
-
-SAME_ACCURACY = 0.002
-"""Largest difference of their accuracies."""
-
-FLOAT_LAYERS = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "NhwcFusedConv")
-"""Operators of onnxruntime that compute a convolution or a linear layer with floats."""
 
 
 class Options(NamedTuple):
@@ -73,7 +57,7 @@ HELP = {
 
 def main() -> None:
     """Export one run; what a person got wrong ends it with one line."""
-    formats = [f"  {name}\n    for {one.use}\n    needs {one.needs}" for name, one in FORMATS.items()]
+    formats = [f"  {name}\n    for {one.use}\n    needs {one.needs}" for name, one in EXPORT_FORMATS.items()]
     lines = [f"  {key}={getattr(Options(), key) or '...'}: {text}" for key, text in HELP.items()]
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -105,10 +89,11 @@ def options_of(typed: Sequence[str]) -> Options:
         else:
             given[key] = value
     options = Options(**given)
-    if options.format not in FORMATS:
-        raise InputError(f"expected format to be one of {', '.join(FORMATS)}, got {options.format}")
-    if options.calibrate and options.format != "onnx-int8":
-        raise InputError(f"expected calibrate with format=onnx-int8, got format={options.format}")
+    if options.format not in EXPORT_FORMATS:
+        raise InputError(f"expected format to be one of {', '.join(EXPORT_FORMATS)}, got {options.format}")
+    if options.calibrate and not EXPORT_FORMATS[options.format].integer:
+        of_integers = " or ".join(name for name, one in EXPORT_FORMATS.items() if one.integer)
+        raise InputError(f"expected calibrate with format={of_integers}, got format={options.format}")
     return options
 
 
@@ -119,16 +104,16 @@ def export(folder: Path, options: Options) -> None:
         InputError: If the run has no network to export, or not in this format.
         RuntimeError: If the file computes something else.
     """
-    if options.format.startswith("onnx"):
-        require_onnx()
+    format = EXPORT_FORMATS[options.format]
+    format.require()
     run = finished_run(folder)
-    path = Path(options.output) if options.output else folder / FORMATS[options.format].file
-    module = quantized_of(run, options.calibrate) if options.format == "onnx-int8" else run.module
-    write(module, run.data.example_input(2), path, options.format)
+    path = Path(options.output) if options.output else folder / format.file
+    module = quantized_of(run, options.calibrate) if format.integer else run.module
+    write_network(module, run.data.example_input(2), path, options.format)
     if options.format == "onnx-int8":
         check_int8(module, run.data, path, options)
         return
-    print(f"{run.file.name} as {os.path.relpath(path)}, {size(path)}, with the same outputs")
+    print(f"{run.file.name} as {os.path.relpath(path)}, {kib(path.stat().st_size)}, with the same outputs")
     if options.format == "lpz":
         print_parts(path, run.dense_bytes)
 
@@ -162,43 +147,40 @@ def check_int8(quantized: ImageClassifier, data: InMemoryImages, path: Path, opt
     Raises:
         RuntimeError: If a layer runs in float, or predictions differ.
     """
-    plain = copy.deepcopy(quantized)
-    release(plain)
     images = data.example_input(options.batch_size)
-    with TemporaryDirectory() as folder:
-        float_path = Path(folder) / "float.onnx"
-        write_onnx(plain, data.example_input(2), float_path)
-        float_size, layers = size(float_path), float_layers(float_path)
-        float_ms, int8_ms = latencies_ms([float_path, path], [images], options.threads)
-    torch.set_num_threads(options.threads)
-    (eager_ms,) = eager_latencies_ms([plain], (images,), 1.0)
-    labels, classes, from_file = predictions(quantized, data, path)
-    with suspended():
-        _, plain_classes, _ = predictions(quantized, data, None)
-    accuracy, in_torch, in_float = (
-        float((found == labels).double().mean()) for found in (from_file, classes, plain_classes)
-    )
-    same = float((classes == from_file).double().mean())
-    faster = f"{float_ms / int8_ms:.2f} x as fast as float"
+    found = measure_int8(quantized, path, data.example_input(2), images, labelled(data), options.threads)
+    faster = f"{found.float_ms / found.int8_ms:.2f} x as fast as float"
     print_table(
-        ("torch, float", f"{in_float:.2%}", "", f"{eager_ms:.2f} ms", ""),
-        ("onnxruntime, float", "", float_size, f"{float_ms:.2f} ms", ""),
-        ("torch, quantized", f"{in_torch:.2%}", "", "", ""),
-        ("onnxruntime, int8", f"{accuracy:.2%}", size(path), f"{int8_ms:.2f} ms", faster),
+        ("torch, float", f"{found.float_accuracy:.2%}", "", f"{found.torch_ms:.2f} ms", ""),
+        ("onnxruntime, float", "", kib(found.float_bytes), f"{found.float_ms:.2f} ms", ""),
+        ("torch, quantized", f"{found.quantized_accuracy:.2%}", "", "", ""),
+        (
+            "onnxruntime, int8",
+            f"{found.int8_accuracy:.2%}",
+            kib(path.stat().st_size),
+            f"{found.int8_ms:.2f} ms",
+            faster,
+        ),
     )
-    integer = layers - float_layers(path)
     print(
-        f"\n{os.path.relpath(path)}: {integer} of {layers} layers run in integers; {same:.2%} of {len(labels)} test "
-        f"images get the class that the quantized network gives them. Latency: {options.batch_size} images, "
-        f"{options.threads} thread{'s' * (options.threads > 1)}."
+        f"\n{os.path.relpath(path)}: {found.integer_layers} of {found.layers} layers run in integers; "
+        f"{found.same_predictions:.2%} of {found.images} test images get the class that the quantized network gives "
+        f"them. Latency: {options.batch_size} images, {options.threads} thread{'s' * (options.threads > 1)}."
     )
-    refuse_slow(path, integer, len(layers_of(quantized)))
-    refuse_different(same, accuracy, in_torch)
+    refuse_float_layers(path, found.integer_layers, len(quantized_layers(quantized)))
+    refuse_other_predictions(found.same_predictions, found.int8_accuracy, found.quantized_accuracy)
+
+
+def labelled(data: InMemoryImages) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return batches of all test images, normalized, and their classes."""
+    for batch in data.test_dataloader():
+        images, labels = data.on_after_batch_transfer(batch, 0)
+        yield images, labels
 
 
 def print_parts(path: Path, dense_bytes: int) -> None:
     """Print what is how large in a packed file, how that compares with the dense network, and what would be smaller."""
-    found = sizes(path)
+    found = packed_sizes(path)
     parts = {**found.parts._asdict(), "header": found.header}
     table = Table(box=None, pad_edge=False)
     for heading in ("", "bytes", ""):
@@ -225,67 +207,9 @@ def print_table(*rows: tuple[str, str, str, str, str]) -> None:
     Console().print(table)
 
 
-def refuse_slow(path: Path, integer: int, wanted: int) -> None:
-    """Refuse a file of which fewer than the wanted layers run in integers.
-
-    Raises:
-        RuntimeError: If it is one.
-    """
-    if integer < wanted:
-        raise RuntimeError(
-            f"expected {wanted} layers in integers, got {integer}: {dict(optimized_ops(path))}; the file is right, but "
-            "slower than it could be"
-        )
-
-
-def refuse_different(same: float, accuracy: float, in_torch: float) -> None:
-    """Refuse a file that predicts something else than the quantized network.
-
-    Args:
-        same: Share of equal predictions.
-        accuracy: Of the file.
-        in_torch: That of the network.
-
-    Raises:
-        RuntimeError: If it does.
-    """
-    if same < SAME_PREDICTIONS or abs(accuracy - in_torch) > SAME_ACCURACY:
-        raise RuntimeError(
-            f"expected at least {SAME_PREDICTIONS:.1%} equal predictions and accuracies within "
-            f"{100 * SAME_ACCURACY:.1f} points of the quantized network's, got {same:.2%} and {accuracy:.2%} for "
-            f"{in_torch:.2%}"
-        )
-
-
-def float_layers(path: Path) -> int:
-    """Return how many layers of a file onnxruntime computes with floats."""
-    ops = optimized_ops(path)
-    return sum(ops[name] for name in FLOAT_LAYERS)
-
-
-def layers_of(module: ImageClassifier) -> list[str]:
-    """Return the names of the layers that are quantized."""
-    quantization = quantization_of(module)
-    assert quantization is not None
-    return list(quantization.sites)
-
-
-def predictions(module: ImageClassifier, data: InMemoryImages, path: Path | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the labels of all test images, and the classes that a module and a file predict."""
-    opened = session(path, os.cpu_count() or 1) if path is not None else None
-    labels, classes, from_file = [], [], []
-    with evaluating(module):
-        for batch in data.test_dataloader():
-            images, targets = data.on_after_batch_transfer(batch, 0)
-            labels.append(targets)
-            classes.append(module(images).argmax(1))
-            from_file.append(classes[-1] if opened is None else run(opened, [images])[0].argmax(1))
-    return torch.cat(labels), torch.cat(classes), torch.cat(from_file)
-
-
-def size(path: Path) -> str:
-    """Return how large a file is."""
-    return f"{path.stat().st_size / 2**10:.0f} KiB"
+def kib(count: int) -> str:
+    """Return so many bytes as a text."""
+    return f"{count / 2**10:.0f} KiB"
 
 
 if __name__ == "__main__":

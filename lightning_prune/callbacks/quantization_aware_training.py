@@ -15,7 +15,14 @@ from lightning_prune.callbacks.pruner import Pruner, pruners
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.quantization import Quantization, Quantizer, quantization_of, quantize, release
+from lightning_prune.quantization import (
+    QuantizationInterceptor,
+    Quantizer,
+    UnsupportedBits,
+    quantization_of,
+    quantize,
+    release,
+)
 from lightning_prune.quantization.quantizers.affine import Affine
 from lightning_prune.training import (
     Moment,
@@ -101,15 +108,15 @@ class QuantizationAwareTraining(Placed):
         self.moments = {name: check_moment(at, name) for name, at in moments.items()}
         self.example_input = example_input
         self._module: LightningModule | None = None
-        self._quantization: Quantization | None = None
+        self._quantization: QuantizationInterceptor | None = None
         self._steps: dict[str, int] = {}
         self._frozen: list[nn.Module] = []
 
     def _check_edge(self, name: str, bits: int) -> None:
         try:
             self.quantizer.of_bits(bits)
-        except InputError as error:
-            raise InputError(str(error).replace("expected", f"expected {name} of", 1)) from error
+        except UnsupportedBits as error:
+            raise InputError(f"expected {name} of {error.expected}, got {error.got!r}") from error
 
     def objection(self, other: Placed) -> str | None:
         """Return why another callback makes no sense beside this one; None if it does."""
@@ -134,17 +141,17 @@ class QuantizationAwareTraining(Placed):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse zeros that a method has no level for, and an optimizer that leaves out what is learned."""
-        for site in self._active.sites.values() if self.quantizer.whole_filters else ():
-            zero = (self._active.stored(site.weight) == 0).movedim(site.axis, 0).flatten(1)
+        for call in self._active.layer_calls.values() if self.quantizer.whole_filters else ():
+            zero = (self._active.stored(call.weight) == 0).movedim(call.axis, 0).flatten(1)
             if bool((zero.any(1) & ~zero.all(1)).any()):
                 raise InputError(
-                    f"expected filters that are zero or have no zeros, got others in {site.name}, for which "
+                    f"expected filters that are zero or have no zeros, got others in {call.name}, for which "
                     f"{type(self.quantizer).__name__} has no level; choose another quantizer"
                 )
         trained = {
             id(p) for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]
         }
-        for name, parameter in self._active.named_parameters():
+        for name, parameter in self._active.rounding.named_parameters():
             if parameter.requires_grad and id(parameter) not in trained:
                 raise InputError(
                     f"expected an optimizer of all parameters of {type(pl_module).__name__}, with {name} that "
@@ -159,7 +166,7 @@ class QuantizationAwareTraining(Placed):
         """Observe, round and freeze as it is time for."""
         step = trainer.global_step
         pruned = all(pruner.is_final for pruner in pruners(trainer))
-        for activation in self._active.activations().values():
+        for activation in self._active.rounding.activations().values():
             activation.observing = not pruned or step < max(1, self._steps["freeze_ranges"])
             activation.quantizing = step >= self._steps["activations_from"]
         if pruned and step >= self._steps["freeze_batch_norm"]:
@@ -178,7 +185,7 @@ class QuantizationAwareTraining(Placed):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Agree with all processes on what was observed, before weight decay takes it in."""
-        activations = self._active.activations().values()
+        activations = self._active.rounding.activations().values()
         if trainer.world_size > 1 and any(activation.observing for activation in activations):
             tensors = [t for part in activations for t in part.state_dict().values() if t.is_floating_point()]
             if tensors:
@@ -190,13 +197,13 @@ class QuantizationAwareTraining(Placed):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Observe nothing but training batches."""
-        for activation in self._active.activations().values():
+        for activation in self._active.rounding.activations().values():
             activation.observing = False
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse to go on with a network that has diverged, and log the ranges."""
         self._active.check()
-        limits = self._active.limits()
+        limits = self._active.rounding.limits()
         if limits:
             found = torch.stack([limit.detach().float() for limit in limits.values()])
             pl_module.log_dict({"quantization/limit_min": found.min(), "quantization/limit_max": found.max()})
@@ -211,7 +218,7 @@ class QuantizationAwareTraining(Placed):
 
     def report(self, module: nn.Module) -> dict[str, Any]:
         """Return how many layers are quantized, and how."""
-        return {"quantizer": str(self.quantizer), "layers": len(self._active.sites)}
+        return {"quantizer": str(self.quantizer), "layers": len(self._active.layer_calls)}
 
     # State ------------------------------------------------------------------------------------------------------------
 
@@ -219,15 +226,15 @@ class QuantizationAwareTraining(Placed):
         """Return ranges, step sizes and levels, on the CPU, and whether tensors are rounded yet."""
         if self._quantization is None:
             return {}
-        state = {name: value.cpu() for name, value in self._quantization.own_state().items()}
-        return {"state": state, "quantizing": self._quantization.quantizing}
+        state = {name: value.cpu() for name, value in self._quantization.rounding.state_dict().items()}
+        return {"state": state, "quantizing": self._quantization.rounding.quantizing}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of a checkpoint, also of one that is only looked at, in `Trainer.test` for example."""
         if state_dict:
             assert self._module is not None
             self.restore(self._module, state_dict["state"])
-            self._active.quantizing = state_dict["quantizing"]
+            self._active.rounding.quantizing = state_dict["quantizing"]
 
     def restore(self, module: LightningModule, state: Mapping[str, Tensor]) -> None:
         """Quantize a module as one was that this callback, or one with the same arguments, has trained.
@@ -240,13 +247,13 @@ class QuantizationAwareTraining(Placed):
             InputError: If the module is quantized in another way than that one was.
         """
         self._quantize(module)
-        self._active.load_own_state(state)
-        self._active.quantizing = True
+        self._active.rounding.restore(state)
+        self._active.rounding.quantizing = True
 
     # The parts --------------------------------------------------------------------------------------------------------
 
     @property
-    def _active(self) -> Quantization:
+    def _active(self) -> QuantizationInterceptor:
         assert self._quantization is not None
         return self._quantization
 

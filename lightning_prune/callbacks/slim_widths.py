@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_prune.errors import InputError
-from lightning_prune.export import difference
+from lightning_prune.export import shape_mismatch
 from lightning_prune.slimming import load_slim_state, slim_state
 from lightning_prune.training import Place, Placed, refuse_sharding
 
@@ -63,7 +63,7 @@ def _load(
     trainer: Trainer, module: LightningModule, plain: Callable[[dict[str, Any]], None], checkpoint: dict[str, Any]
 ) -> None:
     """Shrink a module if it is wider than a checkpoint, and do with that what its own code does."""
-    if "widths" in checkpoint and difference(module.state_dict(), checkpoint["state_dict"]) is not None:
+    if "widths" in checkpoint and shape_mismatch(module.state_dict(), checkpoint["state_dict"]) is not None:
         if trainer.training:
             _check_that_it_may_shrink(trainer)
         load_slim_state(module, checkpoint, str(trainer.ckpt_path))

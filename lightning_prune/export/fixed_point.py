@@ -57,6 +57,6 @@ def multiplied(numbers: Integers, by: Multiplier) -> NDArray[np.int64]:
 
 
 def saturated(numbers: Integers, dtype: np.dtype[Any]) -> Integers:
-    """Return numbers as codes of an integer type, those out of its range as the nearest."""
+    """Return numbers as codes of an integer type, of the same shape, those out of its range as the nearest."""
     limits = np.iinfo(dtype)
     return numbers.clip(limits.min, limits.max).astype(dtype)

@@ -8,7 +8,13 @@ from torch import nn
 
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput, as_arguments, evaluating
-from lightning_prune.quantization import FrozenActivation, IntegerLayer, Quantization, quantization_of, quantize
+from lightning_prune.quantization import (
+    FrozenActivation,
+    IntegerLayer,
+    QuantizationInterceptor,
+    quantization_of,
+    quantize,
+)
 from lightning_prune.quantization.quantizers.affine import Affine, AffineActivation
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -34,11 +40,12 @@ def integer_network(model: Model) -> Model:
             "or calibrate it"
         )
     quantization.check()
-    integers = {site.name: quantization.integers(site) for site in quantization.sites.values()}
-    frozen = {name: _frozen(name, activation) for name, activation in quantization.activations().items()}
+    calls, rounding = quantization.layer_calls, quantization.rounding
+    integers = {name: quantization.integers(call) for name, call in calls.items()}
+    frozen = {name: _frozen(name, activation) for name, activation in rounding.activations().items()}
     layers = {name: IntegerLayer(held, frozen.get(name)) for name, held in integers.items()}
-    quantization.replace(layers, {name: frozen[name] for name in quantization.tensor_sites})
-    quantization.skipped.update(site.norm.call for site in quantization.sites.values() if site.norm is not None)
+    rounding.replace(layers, {name: frozen[name] for name in rounding.tensor_names})
+    quantization.skipped.update(call.norm.call for call in calls.values() if call.norm is not None)
     quantization.round_again()
     return twin
 
@@ -61,7 +68,7 @@ def calibrated(model: Model, batches: Iterable[ExampleInput], quantizer: Affine 
     if quantization_of(model) is not None:
         raise InputError(f"expected a float {type(model).__name__} to calibrate, got one that is quantized")
     twin = copy.deepcopy(model)
-    quantization: Quantization | None = None
+    quantization: QuantizationInterceptor | None = None
     with evaluating(twin):
         for count, batch in enumerate(batches, start=1):
             try:
@@ -73,13 +80,13 @@ def calibrated(model: Model, batches: Iterable[ExampleInput], quantizer: Affine 
                 ) from error
             if quantization is None:
                 quantization = quantize(twin, arguments, Affine() if quantizer is None else quantizer)
-            for activation in quantization.activations().values():
+            for activation in quantization.rounding.activations().values():
                 assert isinstance(activation, AffineActivation)
                 activation.observing, activation.averaging = True, 1 / count
             twin(*arguments)
     if quantization is None:
         raise InputError("expected at least one batch to calibrate with, got none")
-    for activation in quantization.activations().values():
+    for activation in quantization.rounding.activations().values():
         activation.observing, activation.quantizing = False, True
     quantization.train(twin.training).check()
     return twin

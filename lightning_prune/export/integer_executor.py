@@ -26,7 +26,7 @@ class Codes(NamedTuple):
     zero_point: int
 
     def numbers(self) -> NDArray[np.float64]:
-        """Return what they mean."""
+        """Return what they mean, of the shape of the codes."""
         return self.scale * (self.codes.astype(np.int64) - self.zero_point)
 
 
@@ -115,6 +115,8 @@ class IntegerExecutor:
     def rounded(self, inputs: Mapping[str, NDArray[np.floating[Any]]]) -> dict[str, Integers]:
         """Return the codes of float inputs, under the names that `run` takes them: the only step that needs floats.
 
+        They are of the shapes of the inputs.
+
         Args:
             inputs: By the names of the file's inputs.
 
@@ -135,7 +137,7 @@ class IntegerExecutor:
         """Return the codes of tensors, computed with integers from those of others.
 
         Args:
-            given: Codes by the names of tensors: those of `rounded`, or any in the middle of the network.
+            given: Codes by the names of tensors, of their shapes: those of `rounded`, or any within the network.
             wanted: Names of tensors, by default `outputs`.
 
         Raises:

@@ -14,8 +14,15 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from lightning_prune.errors import InputError
-from lightning_prune.export.onnx_session import require_onnx, run, session
-from lightning_prune.export.verification import Run, difference, noise_like, output_names, output_tensors, rounded_names
+from lightning_prune.export.onnx_session import open_onnx, require_onnx, run_onnx
+from lightning_prune.export.verification import (
+    Run,
+    first_difference,
+    noise_like,
+    output_names,
+    output_tensors,
+    rounded_names,
+)
 from lightning_prune.graph import ExampleInput, as_arguments, evaluating, stored_tensors
 from lightning_prune.quantization import IntegerLayer, quantization_of, scaled
 from lightning_prune.slimming import copy_of
@@ -74,12 +81,12 @@ def write_onnx(model: nn.Module, example_input: ExampleInput, path: str | os.Pat
         assert written is not None
         rounded = show(written.model, rounded_names(program))
         keep_integers(written.model)
-        opened, names = session(in_bytes(written.model)), [*output_names(program), *rounded]
-        _verify(program, arguments, lambda inputs: dict(zip(names, run(opened, inputs), strict=True)))
+        session, names = open_onnx(in_bytes(written.model)), [*output_names(program), *rounded]
+        _verify(program, arguments, lambda inputs: dict(zip(names, run_onnx(session, inputs), strict=True)))
         hide(written.model, len(rounded))
         forget_origin(written.model)
         written.save(part, external_data=False)
-        session(part)
+        open_onnx(part)
 
 
 def write_exported_program(model: nn.Module, example_input: ExampleInput, path: str | os.PathLike[str]) -> None:
@@ -108,7 +115,9 @@ def write_exported_program(model: nn.Module, example_input: ExampleInput, path: 
 def _export(model: nn.Module, arguments: tuple[Tensor, ...]) -> ExportedProgram:
     """Trace a model in eval mode on the CPU, for batches of any size."""
     quantization = quantization_of(model)
-    if quantization is not None and not all(isinstance(layer, IntegerLayer) for layer in quantization.layers.values()):
+    if quantization is not None and not all(
+        isinstance(layer, IntegerLayer) for layer in quantization.rounding.layers.values()
+    ):
         raise InputError(
             f"expected a float {type(model).__name__}, or one that holds integers, got one that rounds floats; pass "
             "integer_network(model), or dequantize(model)"
@@ -122,6 +131,7 @@ def _export(model: nn.Module, arguments: tuple[Tensor, ...]) -> ExportedProgram:
         with evaluating(plain), torch.compiler.set_stance("force_eager"), quiet():
             return torch.export.export(plain, example, dynamic_shapes=shapes, strict=False)
     except Exception as error:
+        # torch has one class for all that a graph asks of sizes; only its text tells a constant from a condition.
         fixed = "; it takes the batch size for a constant: x.shape[0] is none, len(x) is" * (
             "specialized" in str(error)
         )
@@ -155,7 +165,7 @@ def _plain_operators() -> dict[Any, Callable[..., Tensor]]:
 
 def _verify(program: ExportedProgram, arguments: Sequence[Tensor], compute: Run) -> None:
     for batch_size in _BATCH_SIZES:
-        problem = difference(program, compute, noise_like([argument.cpu() for argument in arguments], batch_size))
+        problem = first_difference(program, compute, noise_like([argument.cpu() for argument in arguments], batch_size))
         if problem:
             raise RuntimeError(
                 f"the file was not written, since it computes something else for a batch of {batch_size}: {problem}"

@@ -35,7 +35,7 @@ def require_onnx() -> None:
         )
 
 
-def session(file: Path | bytes, threads: int = 1, optimized: Path | None = None) -> "InferenceSession":
+def open_onnx(file: Path | bytes, threads: int = 1, optimized: Path | None = None) -> "InferenceSession":
     """Open a file on the CPU.
 
     Args:
@@ -65,14 +65,14 @@ def session(file: Path | bytes, threads: int = 1, optimized: Path | None = None)
         raise InputError(f"expected {where} to be ONNX that onnxruntime runs on a CPU, got {reason}") from error
 
 
-def run(session: "InferenceSession", inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Return the outputs for inputs in the order of the file."""
+def run_onnx(session: "InferenceSession", inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the outputs for inputs, both in the order of the file and of the shapes that it tells."""
     names = [value.name for value in session.get_inputs()]
     feed = {name: tensor.cpu().numpy() for name, tensor in zip(names, inputs, strict=True)}
     return [torch.from_numpy(output) for output in session.run(None, feed)]
 
 
-def optimized_ops(path: Path) -> Counter[str]:
+def optimized_onnx_ops(path: Path) -> Counter[str]:
     """Count the operators that onnxruntime runs of a file on this machine, by type.
 
     `QLinearConv`, `QGemm`, `QLinearAdd` and others that begin with Q compute with integers.
@@ -85,25 +85,25 @@ def optimized_ops(path: Path) -> Counter[str]:
 
     with TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
-        session(path, optimized=optimized)
+        open_onnx(path, optimized=optimized)
         return Counter(node.op_type for node in onnx.load(optimized).graph.node)
 
 
-def latencies_ms(
+def onnx_latencies_ms(
     paths: Sequence[Path], inputs: Sequence[Tensor], threads: int = 1, seconds: float = 1.0
 ) -> list[float]:
     """Return the median time of a run of each file, in milliseconds, measured in turn and in alternating order.
 
     Args:
         paths: Files that take the same inputs.
-        inputs: One tensor for each input.
+        inputs: One tensor for each input, of its shape.
         threads: That each may use.
         seconds: About how long to measure each, in seconds; at least six times.
 
     Raises:
         InputError: If a package is missing.
     """
-    sessions = [session(path, threads) for path in paths]
+    sessions = [open_onnx(path, threads) for path in paths]
 
     def timed(index: int, repeats: int) -> float:
         start = perf_counter()

@@ -103,7 +103,7 @@ def load_packed(model: Model, path: str | os.PathLike[str]) -> Model:
     return load_slim_state(model, read_packed(path), path)
 
 
-def sizes(path: str | os.PathLike[str]) -> PackedSizes:
+def packed_sizes(path: str | os.PathLike[str]) -> PackedSizes:
     """Return the bytes of a file by part.
 
     Raises:

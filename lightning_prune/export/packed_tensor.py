@@ -10,7 +10,7 @@ from lightning_prune.export.byte_stream import Reader, varint
 from lightning_prune.export.huffman import Bytes, is_code
 from lightning_prune.export.relative_index import MOST_BITS
 
-FORMATS = (
+DTYPES = (
     *(torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8),
     *(torch.uint8, torch.bool, torch.complex64, torch.complex128, torch.float8_e4m3fn, torch.float8_e5m2),
     *(torch.uint16, torch.uint32, torch.uint64),
@@ -69,7 +69,7 @@ def most_bytes(packed: int) -> int:
 def to_bytes(packed: PackedTensor) -> bytes:
     """Return a packed tensor as it is in a file."""
     form = DENSE + packed.gap_bits if len(packed.code_lengths) else RAW
-    parts = [bytes((FORMATS.index(packed.dtype), form)), *map(varint, (len(packed.shape), *packed.shape))]
+    parts = [bytes((DTYPES.index(packed.dtype), form)), *map(varint, (len(packed.shape), *packed.shape))]
     if form == RAW:
         return b"".join([*parts, packed.raw.tobytes()])
     parts += [varint(len(packed.codebook) // packed.dtype.itemsize), packed.codebook.tobytes()]
@@ -96,9 +96,9 @@ def from_bytes(reader: Reader) -> PackedTensor:
         ValueError: If that cannot be.
     """
     number, form = reader.take(2).tolist()
-    if number >= len(FORMATS) or form > DENSE + MOST_BITS:
+    if number >= len(DTYPES) or form > DENSE + MOST_BITS:
         raise ValueError("a tensor in an unknown form")
-    dtype = FORMATS[number]
+    dtype = DTYPES[number]
     dimensions = reader.varint()
     if dimensions > _MOST_DIMENSIONS:
         raise ValueError("too many dimensions")

@@ -8,10 +8,10 @@ from typing import Generic
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.sparse import SparseSemiStructuredTensorCUSPARSELT, SparseSemiStructuredTensorCUTLASS
 
 from lightning_prune.errors import InputError
+from lightning_prune.export.sparse_layers import SparseLinear, SparsePointwise
 from lightning_prune.graph import ExampleInput, as_arguments, evaluating, stored_tensors
 from lightning_prune.pruning.granularities.n_m import NM
 from lightning_prune.reporting import latencies_ms
@@ -47,49 +47,12 @@ class SemiStructured(Generic[Model]):
         return [name for name, speedup in self.speedups.items() if speedup >= FASTER]
 
 
-class SparseLinear(nn.Module):
-    """Run a linear layer on a weight in torch's semi-structured layout; it does not train.
-
-    Args:
-        weight: `(out_features, in_features)` in that layout.
-        bias: `(out_features,)` or None.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(..., in_features)` to `(..., out_features)`."""
-        return F.linear(x.contiguous(), self.weight, self.bias)
-
-
-class SparsePointwise(SparseLinear):
-    """Run a 1x1 convolution as a linear layer over the channels; it costs no copy where these are stored last.
-
-    Args:
-        weight: `(out_channels, in_channels)` in torch's semi-structured layout.
-        bias: `(out_channels,)` or None.
-        stride: Every how many rows and columns one pixel is read.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]) -> None:
-        super().__init__(weight, bias)
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(n, in_channels, h, w)` to `(n, out_channels, h / stride, w / stride)`."""
-        pixels = x[..., :: self.stride[0], :: self.stride[1]].movedim(-3, -1)
-        return super().forward(pixels).movedim(-1, -3)
-
-
 def check_n_m(name: str, weight: Tensor, granularity: NM) -> None:
     """Check that a weight keeps an N:M pattern along its input channels, dimension 1.
 
     Args:
         name: What to call the weight in the message, its path in the model.
-        weight: Weight of a linear layer or a convolution.
+        weight: Weight of a linear layer or a convolution, `(n_outputs, n_inputs, ...)`.
         granularity: The pattern.
 
     Raises:

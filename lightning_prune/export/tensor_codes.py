@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_prune.errors import InputError
 from lightning_prune.export.huffman import Bytes, Symbols, byte_count, code_lengths, decode, encode
-from lightning_prune.export.packed_tensor import DENSE, FORMATS, MOST_VALUES, RAW, PackedTensor, most_bytes
+from lightning_prune.export.packed_tensor import DENSE, DTYPES, MOST_VALUES, RAW, PackedTensor, most_bytes
 from lightning_prune.export.relative_index import MOST_BITS, Integers, to_gaps, to_positions, zeros_between
 
 _CHUNK = 2**18
@@ -19,12 +19,12 @@ Words = NDArray[np.unsignedinteger]
 
 
 def pack(tensor: Tensor) -> PackedTensor:
-    """Return a tensor in the form that takes the least bytes.
+    """Return a tensor, of any shape, in the form that takes the least bytes.
 
     Raises:
         InputError: If it has another number format than torch's plain ones.
     """
-    if tensor.dtype not in FORMATS:
+    if tensor.dtype not in DTYPES:
         raise InputError(f"expected tensors of plain numbers to pack, got one of {tensor.dtype}")
     raw = _bytes_of(tensor)
     plain = PackedTensor(tensor.dtype, tuple(tensor.shape), raw)
@@ -109,7 +109,7 @@ def _cost(counts: Integers) -> int:
 
 
 def unpack(packed: PackedTensor) -> Tensor:
-    """Return the tensor.
+    """Return the tensor, of the shape that it was packed with.
 
     Raises:
         ValueError: If its codes are not what they should be.

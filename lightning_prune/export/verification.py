@@ -23,7 +23,7 @@ def noise_like(example: Sequence[Tensor], batch_size: int) -> tuple[Tensor, ...]
     """Return inputs of another batch size: normal noise of the same mean and spread, integers as they are.
 
     Args:
-        example: Tensors; those as long as the first have a batch axis.
+        example: Tensors; those as long as the first have a batch axis, `(n, ...)`, the others are returned as they are.
         batch_size: Its new length.
     """
     generator = torch.Generator().manual_seed(batch_size)
@@ -72,13 +72,13 @@ class Following(Interpreter):
         return theirs
 
 
-def difference(program: ExportedProgram, run: Run, inputs: Sequence[Tensor]) -> str:
+def first_difference(program: ExportedProgram, run: Run, inputs: Sequence[Tensor]) -> str:
     """Return where a file computes something else than a program, or nothing if it agrees.
 
     Args:
         program: What was written.
         run: Runs the file.
-        inputs: What both get.
+        inputs: What both get, of the shapes that the program takes.
     """
     found = run(inputs)
     follower = Following(program, found)

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,26 @@ from lightning_prune.slimming import load_slim_state
 State = dict[str, Tensor]
 
 
+class ShapeMismatch(NamedTuple):
+    """A tensor of two states whose shapes differ: as texts, such as `"(8, 5)"` or `"no such tensor"`."""
+
+    name: str
+    expected: str
+    got: str
+
+
 class ArchitectureMismatch(InputError):
-    """Weights of another architecture than that of the network that they are to go into."""
+    """Weights of another architecture than that of the network that they are to go into.
+
+    Args:
+        mismatch: The first tensor that does not fit.
+        source: What holds the weights.
+    """
+
+    def __init__(self, mismatch: ShapeMismatch, source: str) -> None:
+        self.mismatch, self.source = mismatch, source
+        name, expected, got = mismatch
+        super().__init__(f"expected {name} of {expected}, got {got} in {source}: it is of another architecture")
 
 
 _BY_NAME = ("state_dict", "buffers", "widths", "gone")
@@ -36,7 +54,7 @@ def load_weights(network: nn.Module, checkpoint: str | os.PathLike[str]) -> None
 
     Raises:
         InputError: If there is no such file, it is damaged or holds more than tensors and builtins, or its weights do
-            not fit.
+            not fit; `ArchitectureMismatch` if they are those of another network.
     """
     path = _file(Path(checkpoint))
     loaded = read_packed(path) if path.suffix == ".lpz" else _loaded(path)
@@ -47,7 +65,11 @@ def load_weights(network: nn.Module, checkpoint: str | os.PathLike[str]) -> None
 
 
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Give a network the weights of another of its architecture; see `load_state`."""
+    """Give a network the weights of another of its architecture; see `load_state`.
+
+    Raises:
+        ArchitectureMismatch: If it is of another.
+    """
     load_state(target, source.state_dict(), f"the {type(source).__name__} given as teacher")
 
 
@@ -56,11 +78,11 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
     Args:
         network: Any module; stays as it is if the state does not fit.
-        state: Tensors by name.
+        state: Tensors by name, of the shapes that the network has them in.
         source: What holds the state, for messages.
 
     Raises:
-        InputError: If it does not fit.
+        InputError: If it does not fit; `ArchitectureMismatch` if it is that of another network.
     """
     saved = {_uncompiled(name): value for name, value in state.items()}
     names = {_uncompiled(name): name for name in network.state_dict()}
@@ -79,12 +101,12 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def difference(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> tuple[str, str, str] | None:
-    """Return the first tensor that differs in shape, with its shape on both sides; None if all fit."""
+def shape_mismatch(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> ShapeMismatch | None:
+    """Return the first tensor that differs in shape, or is on one side alone; None if all fit."""
     for name in [*own, *(name for name in saved if name not in own)]:
         one, other = (str(tuple(side[name].shape)) if name in side else "no such tensor" for side in (own, saved))
         if one != other:
-            return name, one, other
+            return ShapeMismatch(name, one, other)
     return None
 
 
@@ -156,7 +178,7 @@ def _uncompiled(name: str) -> str:
 def _matching(own: State, saved: State, path: str) -> State:
     """Return what is saved under the network's own names."""
     views = _views(own, saved)
-    fitting = {prefix: view for prefix, view in views.items() if difference(own, view) is None}
+    fitting = {prefix: view for prefix, view in views.items() if shape_mismatch(own, view) is None}
     if len(fitting) > 1 and "" not in fitting:
         raise InputError(
             f"expected the weights of one network, got {path}, in which those under {' and '.join(fitting)} fit; save "
@@ -165,10 +187,9 @@ def _matching(own: State, saved: State, path: str) -> State:
     if fitting:
         return fitting.get("", next(iter(fitting.values())))
     closest = max(views.values(), key=lambda view: len(own.keys() & view.keys()))
-    differs = difference(own, closest)
-    assert differs is not None
-    name, expected, got = differs
-    raise ArchitectureMismatch(f"expected {name} of {expected}, got {got} in {path}: it is of another architecture")
+    mismatch = shape_mismatch(own, closest)
+    assert mismatch is not None
+    raise ArchitectureMismatch(mismatch, path)
 
 
 def _views(own: State, saved: State) -> dict[str, State]:

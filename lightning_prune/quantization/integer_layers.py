@@ -29,7 +29,7 @@ def dequantize(codes: Tensor, scale: Tensor, axis: int) -> Tensor:
 
 
 def scaled(codes: Tensor, scale: Tensor, axis: int) -> Tensor:
-    """Return what `dequantize` does, in operators of torch alone."""
+    """Return what `dequantize` does, of the shape of `codes`, in operators of torch alone."""
     return codes.float() * scale.view(_along(codes, axis))
 
 
@@ -46,7 +46,7 @@ class FrozenNorm(NamedTuple):
 
     @classmethod
     def of(cls, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float) -> "FrozenNorm":
-        """Return it from the parameters and the running statistics of a batch norm.
+        """Return it from the parameters and the running statistics of a batch norm, `(O,)` each.
 
         Reference:
             Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
@@ -76,7 +76,7 @@ class Integers(NamedTuple):
     bias_scale: Tensor
 
     def numbers(self) -> tuple[Tensor, Tensor | None]:
-        """Return the weight and the bias that they stand for."""
+        """Return the weight and the bias that they stand for, of the shapes of their codes."""
         bias = None if self.bias_codes is None else dequantize(self.bias_codes, self.bias_scale, 0)
         return dequantize(self.codes, self.scale, self.axis), bias
 
@@ -151,7 +151,7 @@ class FrozenActivation(nn.Module):
         self.register_buffer("zero_point", zero_point.detach().reshape(()).to(torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` on the grid."""
+        """Return `x`, of any shape, on the grid."""
         rounded: Tensor = fake_quantize(x, self.scale, self.zero_point, self.low, self.high)
         return rounded
 

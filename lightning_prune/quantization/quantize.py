@@ -11,9 +11,15 @@ from torch import nn
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput, stored_tensors
 from lightning_prune.quantization.placement import place
-from lightning_prune.quantization.quantized_network import NAME, Quantization, quantization_of, tensor_in_use
+from lightning_prune.quantization.quantization_interceptor import (
+    NAME,
+    QuantizationInterceptor,
+    quantization_of,
+    tensor_in_use,
+)
+from lightning_prune.quantization.quantized_calls import LayerCall, QuantizerPlacement
 from lightning_prune.quantization.quantizers.quantizer import Activation, Layer, Quantizer
-from lightning_prune.quantization.rounding_sites import LayerSite, Placement
+from lightning_prune.quantization.rounding_modules import RoundingModules
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -25,7 +31,7 @@ def quantize(
     layers: Mapping[str, Quantizer | None] | None = None,
     first_bits: int | None = None,
     last_bits: int | None = None,
-) -> Quantization:
+) -> QuantizationInterceptor:
     """Let a network compute with rounded weights from now on, and with rounded tensors once these are turned on.
 
     Args:
@@ -49,13 +55,12 @@ def quantize(
     if not chosen:
         reasons = "".join(f"; {name}: {reason}" for name, reason in placement.left.items())
         raise InputError(f"expected layers to quantize in {type(model).__name__}, got none{reasons}")
-    sites = {site.name: site for site in placement.layers}
     tensors = _tensors(placement, quantizer, chosen) if quantizer.integer else {}
-    built = {name: _layer(model, sites[name], method, tensors) for name, method in chosen.items()}
-    quantization = Quantization(placement, built, tensors)
-    for name, method in chosen.items():
-        if method.drops_relu:
-            quantization.skipped.update(sites[name].relus)
+    built = {call.name: _layer(model, call, chosen[call.name], tensors) for call in placement.layers}
+    quantization = QuantizationInterceptor(placement, RoundingModules(built, tensors))
+    for call in placement.layers:
+        if chosen[call.name].drops_relu:
+            quantization.skipped.update(call.relus)
     device = next(iter(stored_tensors(model).values())).device
     _host(model).add_module(NAME, quantization.to(device).train(model.training))
     quantization.attach(model, placement.part)
@@ -88,18 +93,20 @@ def _methods(
     return methods
 
 
-def _tensors(placement: Placement, quantizer: Quantizer, methods: Mapping[str, Quantizer]) -> dict[str, Activation]:
+def _tensors(
+    placement: QuantizerPlacement, quantizer: Quantizer, methods: Mapping[str, Quantizer]
+) -> dict[str, Activation]:
     """Return what rounds each tensor between layers: by the method of the first layer that reads it."""
-    readers = {site.reads: methods[site.name] for site in reversed(placement.layers)}
-    built = {site.name: readers.get(site.name, quantizer).activation(site.signed) for site in placement.tensors}
+    readers = {layer.reads: methods[layer.name] for layer in reversed(placement.layers)}
+    built = {tensor.name: readers.get(tensor.name, quantizer).activation(tensor.signed) for tensor in placement.tensors}
     return {name: activation for name, activation in built.items() if activation is not None}
 
 
-def _layer(model: nn.Module, site: LayerSite, method: Quantizer, tensors: Mapping[str, Activation]) -> Layer:
+def _layer(model: nn.Module, call: LayerCall, method: Quantizer, tensors: Mapping[str, Activation]) -> Layer:
     """Return what computes a layer."""
-    weight = tensor_in_use(model, site.weight).detach().float()
-    own = None if site.reads in tensors else method.activation(site.signed)
-    layer = method.layer(method.weight(weight, site.axis), own)
+    weight = tensor_in_use(model, call.weight).detach().float()
+    own = None if call.reads in tensors else method.activation(call.signed)
+    layer = method.layer(method.weight(weight, call.axis), own)
     layer.folds = method.folds
     return layer
 
@@ -135,10 +142,10 @@ def dequantize(model: Model) -> Model:
         raise InputError("expected layers that round what they are given, got layers that take the place of a ReLU")
     with torch.no_grad():
         rounded = {
-            site.weight: quantization.layer(site.name).rounded(
-                quantization.stored(site.weight), quantization.norm_scale(site)
+            call.weight: quantization.rounding.layer(call.name).rounded(
+                quantization.stored(call.weight), quantization.norm_scale(call)
             )
-            for site in quantization.sites.values()
+            for call in quantization.layer_calls.values()
         }
         for name, weight in rounded.items():
             if name not in stored_tensors(quantization.model, duplicates=True):

@@ -10,7 +10,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightning_prune.callbacks import BestPrunedCheckpoint
 from lightning_prune.errors import InputError
-from lightning_prune.export import difference
+from lightning_prune.export import shape_mismatch
 from lightning_prune.reporting import RunFolder
 
 
@@ -66,7 +66,7 @@ def check_checkpoint(module: LightningModule, checkpoint: Path) -> None:
         raise InputError(
             f"expected a checkpoint, got {checkpoint}, which is damaged; delete it to start anew"
         ) from error
-    differs = difference(module.state_dict(), saved)
+    differs = shape_mismatch(module.state_dict(), saved)
     if differs is not None:
         name, expected, got = differs
         raise InputError(f"expected {name} of {expected} in {checkpoint}, got {got}: it is of another architecture")

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from lightning_prune.errors import InputError
-from lightning_prune.export import FORMATS, opened, require_onnx, write
+from lightning_prune.export import EXPORT_FORMATS, open_network, write_network
 from lightning_prune.reporting import EXPORTED, RunFolder
 from lightning_prune.runs.comparison import Comparison
 
@@ -12,7 +12,7 @@ def check_export(format: str | None, integer: bool) -> None:
     """Refuse a format that there is not, that a package is missing for, or that will not fit the network.
 
     Args:
-        format: One of `FORMATS`; None for no file.
+        format: One of `EXPORT_FORMATS`; None for no file.
         integer: Whether the last stage trains for integers.
 
     Raises:
@@ -20,13 +20,12 @@ def check_export(format: str | None, integer: bool) -> None:
     """
     if format is None:
         return
-    if format not in FORMATS:
-        raise InputError(f"expected export to be null or one of {', '.join(FORMATS)}, got {format}")
-    if format.startswith("onnx"):
-        require_onnx()
-    if format == "onnx-int8" and not integer:
+    if format not in EXPORT_FORMATS:
+        raise InputError(f"expected export to be null or one of {', '.join(EXPORT_FORMATS)}, got {format}")
+    EXPORT_FORMATS[format].require()
+    if EXPORT_FORMATS[format].integer and not integer:
         raise InputError(
-            "expected a last stage that trains for integers with export=onnx-int8, got one that does not; add "
+            f"expected a last stage that trains for integers with export={format}, got one that does not; add "
             "strategy=qat or finetune=qat with quantizer=affine, or run scripts/export.py with calibrate=32 afterwards"
         )
 
@@ -38,13 +37,13 @@ def export_last_model(compared: Comparison, folder: RunFolder, example_input: Te
         compared: Holds at least one model.
         folder: Where the file goes.
         example_input: What the model takes.
-        format: One of `FORMATS`.
+        format: One of `EXPORT_FORMATS`.
 
     Raises:
         InputError: If the model cannot be written in this format.
         RuntimeError: If the file computes something else.
     """
     module = list(compared.models.values())[-1]
-    file = folder.path / FORMATS[format].file
-    write(module, example_input, file, format)
-    compared.add_file(EXPORTED, file, opened(file, format, module))
+    file = folder.path / EXPORT_FORMATS[format].file
+    write_network(module, example_input, file, format)
+    compared.add_file(EXPORTED, file, open_network(file, format, module))

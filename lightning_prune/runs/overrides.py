@@ -16,6 +16,9 @@ RENAMED = {
 }
 """Keys and groups that are called otherwise now."""
 
+WITHIN = {"quantizer": "strategy.qat.quantizer", "distillation": "strategy.kd"}
+"""Groups whose options go into a strategy, and where they are read."""
+
 
 def refuse_renamed(overrides: Sequence[str]) -> None:
     """Refuse keys by names that they no longer have.
@@ -39,6 +42,27 @@ def _renamed(key: str) -> str:
         if key == old or key.startswith(f"{old}."):
             return new + key.removeprefix(old)
     return key
+
+
+def refuse_misplaced(overrides: Sequence[str]) -> None:
+    """Refuse options of a group in another place than that where a strategy reads them, and several of one group.
+
+    Args:
+        overrides: What was typed, other options of the command line included.
+
+    Raises:
+        InputError: If there are such.
+    """
+    for override in overrides:
+        for group, place in WITHIN.items():
+            plain = override.lstrip("+~")
+            if plain.startswith(f"{group}."):
+                instead = place + plain.removeprefix(group)
+                raise InputError(
+                    f"expected options of a {group} where a strategy reads them, {instead}, got {override}"
+                )
+            if plain.startswith(f"{group}=[") and "," in plain:
+                raise InputError(f"expected one {group}, got {override}; choose one of them")
 
 
 def refuse_unread(config: Config, overrides: Sequence[str]) -> None:

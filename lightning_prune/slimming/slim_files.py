@@ -121,7 +121,7 @@ def slim_state(model: nn.Module, *, kept: Kept | None = None, build: Mapping[str
         saved["kept"] = {name: dict(dims) for name, dims in kept.items()}
     quantization = quantization_of(model)
     if quantization is not None:
-        saved["quantization"] = quantization.own_state()
+        saved["quantization"] = dict(quantization.rounding.state_dict())
     return saved
 
 

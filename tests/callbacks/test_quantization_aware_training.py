@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from quantizer_family import QUANTIZERS
 from quiet_trainer import quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,31 +16,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_prune import GradualPruning, KnowledgeDistillation, QuantizationAwareTraining, SoftFilterPruning
 from lightning_prune.errors import InputError
+from lightning_prune.quantization.quantization_interceptor import quantization_of
 from lightning_prune.quantization.quantize import dequantize
-from lightning_prune.quantization.quantized_network import quantization_of
 from lightning_prune.quantization.quantizers.affine import Affine
 from lightning_prune.quantization.quantizers.bwn import BWN
-from lightning_prune.quantization.quantizers.dorefa import DoReFa
 from lightning_prune.quantization.quantizers.lsq import LSQ
-from lightning_prune.quantization.quantizers.pact import PACT
 from lightning_prune.quantization.quantizers.quantizer import Quantizer
-from lightning_prune.quantization.quantizers.ttq import TTQ
 from lightning_prune.quantization.quantizers.twn import TWN
 from lightning_prune.quantization.quantizers.xnor import XNOR
 
-QUANTIZERS = [
-    Affine(),
-    Affine(4, 4, per_channel=False),
-    LSQ(),
-    PACT(),
-    DoReFa(),
-    DoReFa(2, 2, 6),
-    BWN(),
-    XNOR(),
-    XNOR(scaling_map=True),
-    TWN(),
-    TTQ(),
-]
 IMAGES = torch.randn(48, 2, 6, 6, generator=torch.Generator().manual_seed(0))
 CLASSES = (IMAGES.mean((1, 2, 3)) > 0).long()
 
@@ -116,7 +101,7 @@ def test_every_quantizer_trains_all_that_it_has(quantizer: Quantizer, settings: 
         # A clipping level of 10 is beyond what these activations reach, so that only weight decay would move it.
         assert parameter.isfinite()
         assert name.endswith("alpha") or not torch.equal(parameter, start.parameters[name])
-    weight = quantization.layer("inner").rounded(module.inner.weight)
+    weight = quantization.rounding.layer("inner").rounded(module.inner.weight)
     assert len(weight[0].unique()) <= 255
     assert not torch.equal(weight, module.inner.weight)
     assert list(module.state_dict()) == list(before)
@@ -187,10 +172,10 @@ class Watch(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
         quantization = quantization_of(pl_module)
         assert quantization is not None
-        self.highs.append(float(quantization.activations()["/relu/1"].limit()))
-        self.seen.append((quantization.quantizing, pl_module.norm.training, pl_module.training))
+        self.highs.append(float(quantization.rounding.activations()["/relu/1"].limit()))
+        self.seen.append((quantization.rounding.quantizing, pl_module.norm.training, pl_module.training))
         self.means.append(pl_module.norm.running_mean.clone())
-        assert not any(activation.observing for activation in quantization.activations().values())
+        assert not any(activation.observing for activation in quantization.rounding.activations().values())
 
 
 def test_schedule_in_optimizer_steps() -> None:
@@ -220,7 +205,7 @@ def test_ranges_follow_the_moving_average_of_what_is_seen() -> None:
         expected += 0.25 * (value - expected)
     quantization = quantization_of(module)
     assert quantization is not None
-    assert float(quantization.activations()["stem"].high) == pytest.approx(expected, rel=1e-5)
+    assert float(quantization.rounding.activations()["stem"].high) == pytest.approx(expected, rel=1e-5)
 
 
 def test_with_a_pruner_nothing_is_frozen_before_it_is_done() -> None:
@@ -241,10 +226,10 @@ def test_pruned_weights_are_zero_in_every_quantizer(quantizer: Quantizer) -> Non
     fit(module, GradualPruning(0.5, skip=()), QuantizationAwareTraining(quantizer, first_bits=None))
     quantization = quantization_of(module)
     assert quantization is not None
-    for name, site in quantization.sites.items():
+    for name, site in quantization.layer_calls.items():
         weight = quantization.stored(site.weight)
         assert int((weight == 0).sum()) == weight.numel() // 2
-        assert (quantization.layer(name).rounded(weight)[weight == 0] == 0).all()
+        assert (quantization.rounding.layer(name).rounded(weight)[weight == 0] == 0).all()
 
 
 def test_a_teacher_that_is_copied_is_float() -> None:
@@ -271,7 +256,7 @@ def test_looking_at_a_checkpoint_takes_its_ranges(tmp_path: Path) -> None:
     high = torch.load(path, weights_only=True)["callbacks"]["QuantizationAwareTraining"]["state"][
         "layers.stem.input.high"
     ]
-    assert quantization_of(later_module).activations()["stem"].high == high  # type: ignore[union-attr]
+    assert quantization_of(later_module).rounding.activations()["stem"].high == high  # type: ignore[union-attr]
     torch.save({**torch.load(path, weights_only=True), "callbacks": {}}, path)
     plain = Foreign()
     quiet_trainer(QuantizationAwareTraining()).predict(plain, loader(), ckpt_path=path, weights_only=True)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_prune import GradualPruning, QuantizationAwareTraining
 from lightning_prune.callbacks.weight_sharing import WeightSharing
 from lightning_prune.errors import InputError
-from lightning_prune.export.packed import read_packed, sizes, write_packed
+from lightning_prune.export.packed import packed_sizes, read_packed, write_packed
 from lightning_prune.pruning.value_sharing import (
     SharedWeights,
     cluster,
@@ -378,7 +378,7 @@ def test_layers_have_the_bits_that_they_are_given(tmp_path: Path) -> None:
     write_packed(module, tmp_path / "net.lpz")
     found = read_packed(tmp_path / "net.lpz")["state_dict"]
     assert all(torch.equal(tensor, found[name]) for name, tensor in module.state_dict().items())
-    assert sizes(tmp_path / "net.lpz").tensors["state_dict/fc.weight"].raw == 4 * module.fc.weight.numel()
+    assert packed_sizes(tmp_path / "net.lpz").tensors["state_dict/fc.weight"].raw == 4 * module.fc.weight.numel()
 
 
 @pytest.mark.parametrize(

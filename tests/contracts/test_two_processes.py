@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_prune import SparsityMonitor
 from lightning_prune.callbacks.pruner import Pruner
-from lightning_prune.quantization.quantized_network import quantization_of
+from lightning_prune.quantization.quantization_interceptor import quantization_of
 
 
 class SaveState(Callback):
@@ -29,7 +29,7 @@ class SaveState(Callback):
         parameters = {name: parameter.detach() for name, parameter in pl_module.named_parameters()}
         masks = [getattr(callback, "masks", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
         quantization = quantization_of(pl_module)
-        parameters |= {} if quantization is None else quantization.own_state()
+        parameters |= {} if quantization is None else quantization.rounding.state_dict()
         torch.save({"parameters": parameters, "masks": masks}, self.folder / f"{trainer.global_rank}.pt")
 
 

@@ -14,14 +14,15 @@ from lightning_prune import load_slim, slim
 from lightning_prune.data.digits import digits
 from lightning_prune.errors import InputError
 from lightning_prune.export import formats
-from lightning_prune.export.formats import FORMATS, opened, write
+from lightning_prune.export.formats import lpz
 from lightning_prune.export.int8 import calibrated, integer_network
+from lightning_prune.export.network_files import EXPORT_FORMATS, open_network, write_network
 from lightning_prune.export.packed import load_packed, read_packed
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.models.digits_resnet import digits_resnet
 from lightning_prune.models.resnet import ResNet
+from lightning_prune.quantization.quantization_interceptor import quantization_of
 from lightning_prune.quantization.quantize import quantize
-from lightning_prune.quantization.quantized_network import quantization_of
 from lightning_prune.quantization.quantizers.affine import Affine
 from lightning_prune.quantization.quantizers.dorefa import DoReFa
 from lightning_prune.slimming.zero_modules import ZeroOutput
@@ -129,7 +130,7 @@ def test_packed_file_says_what_it_could_not_make_small(runs: Path, capsys: pytes
         (["plain", "format=onnx-int8"], "expected a run with strategy=qat, got strategy=[none]; calibrate=32"),
         (["few", "format=onnx-int8"], "expected integer weights and inputs of network.layer1.0.conv1"),
         (["quantized", "format=onnx-int8", "calibrate=4"], "expected calibrate for a float network"),
-        (["plain", "format=tflite"], "expected format to be one of onnx, onnx-int8, exported-program, lpz, got tflite"),
+        (["plain", "format=tflite"], f"expected format to be one of {', '.join(EXPORT_FORMATS)}, got tflite"),
         (["plain", "calibrate=4"], "expected calibrate with format=onnx-int8, got format=onnx"),
         (["plain", "fromat=onnx"], "expected options format=..., output=..., calibrate=..."),
         (["plain", "threads=0"], "expected threads to be a whole number of at least 1, got 0"),
@@ -151,8 +152,17 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
 
 def test_help_lists_the_formats(tmp_path: Path) -> None:
     printed = run_here("scripts/export.py", "--help", cwd=tmp_path).stdout
-    assert all(f"\n  {name}\n" in printed for name in FORMATS)
-    assert all(text in printed for one in FORMATS.values() for text in (one.use, one.needs))
+    assert all(f"\n  {name}\n" in printed for name in EXPORT_FORMATS)
+    assert all(text in printed for one in EXPORT_FORMATS.values() for text in (one.use, one.needs))
+
+
+def test_formats_are_listed_from_that_which_most_programs_open() -> None:
+    known = [name for name in EXPORT_FORMATS if name in ("onnx", "onnx-int8", "exported-program", "lpz")]
+    assert known == ["onnx", "onnx-int8", "exported-program", "lpz"]
+    modules = {path.stem.replace("_", "-") for path in Path(formats.__path__[0]).glob("*.py")} - {"--init--"}
+    assert modules == EXPORT_FORMATS.keys()
+    assert len({one.file for one in EXPORT_FORMATS.values()}) == len(EXPORT_FORMATS)
+    assert [name for name in known if EXPORT_FORMATS[name].integer] == ["onnx-int8"]
 
 
 # The table under it ---------------------------------------------------------------------------------------------------
@@ -195,36 +205,37 @@ def without_a_block() -> torch.nn.Module:
     return small
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
 def test_slim_networks_of_any_batch_size_in_every_format(format: str, tmp_path: Path) -> None:
-    module, images, path = without_a_block(), torch.randn(2, 3, 8, 8), tmp_path / FORMATS[format].file
-    if format == "onnx-int8":
+    module, images, path = without_a_block(), torch.randn(2, 3, 8, 8), tmp_path / EXPORT_FORMATS[format].file
+    integer = EXPORT_FORMATS[format].integer
+    if integer:
         module = calibrated(module, [images])
-    write(module, images, path, format)
-    network = opened(path, format, module)
+    write_network(module, images, path, format)
+    network = open_network(path, format, module)
     for size in (1, 7):
         batch = torch.randn(size, 3, 8, 8)
         with torch.no_grad():
             expected = module(batch)
-        step = 0.05 * float(expected.abs().max()) if format == "onnx-int8" else 1e-5
+        step = 0.05 * float(expected.abs().max()) if integer else 1e-5
         torch.testing.assert_close(network(batch), expected, rtol=0, atol=step)
     assert os.listdir(tmp_path) == [path.name]
 
 
-@pytest.mark.parametrize("format", ["onnx", "exported-program", "lpz"])
+@pytest.mark.parametrize("format", [name for name, one in EXPORT_FORMATS.items() if not one.integer])
 def test_networks_of_any_kind_in_every_float_format(format: str, tmp_path: Path) -> None:
-    path = tmp_path / FORMATS[format].file
+    path = tmp_path / EXPORT_FORMATS[format].file
     tokens, numbers = Tokens().eval(), torch.randint(0, 11, (5, 6))
-    write(tokens, numbers[:2], path, format)
+    write_network(tokens, numbers[:2], path, format)
     with torch.no_grad():
-        torch.testing.assert_close(opened(path, format, tokens)(numbers), tokens(numbers))
-    write(Several(), (torch.randn(2, 4), torch.randn(3)), path, format)
+        torch.testing.assert_close(open_network(path, format, tokens)(numbers), tokens(numbers))
+    write_network(Several(), (torch.randn(2, 4), torch.randn(3)), path, format)
 
 
 def test_quantized_network_is_written_with_its_rounded_weights(tmp_path: Path) -> None:
     network = digits_resnet(num_classes=10, in_channels=1).eval()
     module = calibrated(network, [torch.rand(4, 1, 8, 8)], Affine(3, 8))
-    write(module, torch.rand(2, 1, 8, 8), tmp_path / "a.lpz", "lpz")
+    write_network(module, torch.rand(2, 1, 8, 8), tmp_path / "a.lpz", "lpz")
     weight = read_packed(tmp_path / "a.lpz")["state_dict"]["layer2.0.conv1.weight"]
     assert max(len(channel.unique()) for channel in weight) <= 2**3
 
@@ -232,27 +243,27 @@ def test_quantized_network_is_written_with_its_rounded_weights(tmp_path: Path) -
 def test_file_that_computes_something_else_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network, images, path = torch.nn.Linear(4, 3), torch.randn(2, 4), tmp_path / "a.lpz"
     path.write_text("old")
-    monkeypatch.setattr(formats, "load_packed", lambda model, path: torch.nn.Linear(4, 3))
+    monkeypatch.setattr(lpz, "load_packed", lambda model, path: torch.nn.Linear(4, 3))
     with pytest.raises(RuntimeError, match="the file was not written, since the network in it computes something else"):
-        write(network, images, path, "lpz")
+        write_network(network, images, path, "lpz")
     assert path.read_text() == "old"
     assert len(os.listdir(tmp_path)) == 1
     wrong = torch.export.export(torch.nn.Linear(4, 3), (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     monkeypatch.setattr(torch.export, "load", lambda path: wrong)
     with pytest.raises(RuntimeError, match="computes something else for a batch of 1: linear is off by"):
-        write(network, images, tmp_path / "a.pt2", "exported-program")
+        write_network(network, images, tmp_path / "a.pt2", "exported-program")
     assert len(os.listdir(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
 def test_damaged_files_are_refused(format: str, tmp_path: Path) -> None:
     path = tmp_path / "damaged"
     path.write_bytes(b"nothing that any program has written")
     with pytest.raises(InputError, match=r"expected .*damaged") as error:
-        opened(path, format, torch.nn.Linear(4, 3))
+        open_network(path, format, torch.nn.Linear(4, 3))
     assert "\n" not in str(error.value)
-    with pytest.raises(InputError, match="expected format to be one of onnx, onnx-int8, exported-program, lpz, got pt"):
-        opened(path, "pt", torch.nn.Linear(4, 3))
+    with pytest.raises(InputError, match=f"expected format to be one of {', '.join(EXPORT_FORMATS)}, got pt"):
+        open_network(path, "pt", torch.nn.Linear(4, 3))
 
 
 # The functions under it -----------------------------------------------------------------------------------------------
@@ -278,7 +289,7 @@ def test_calibration_takes_the_mean_of_the_batches() -> None:
     quantization = quantization_of(calibrated(network, batches))
     assert quantization is not None
     high = sum(float(batch.max()) for batch in batches) / 3
-    assert float(quantization.activations()["1"].limit()) == pytest.approx(high, rel=1e-5)
+    assert float(quantization.rounding.activations()["1"].limit()) == pytest.approx(high, rel=1e-5)
 
 
 def test_what_is_not_integer_is_refused() -> None:

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from lightning_prune.errors import InputError
 from lightning_prune.export import onnx_session
 from lightning_prune.export.onnx_file import write_exported_program, write_onnx
-from lightning_prune.export.onnx_session import latencies_ms, optimized_ops, run, session
-from lightning_prune.export.verification import difference
+from lightning_prune.export.onnx_session import onnx_latencies_ms, open_onnx, optimized_onnx_ops, run_onnx
+from lightning_prune.export.verification import first_difference
 from lightning_prune.models.resnet import PaddedShortcut
 from lightning_prune.quantization.integer_layers import FrozenActivation, FrozenNorm, IntegerLayer, as_integers
 from lightning_prune.quantization.quantizers.rounding import fake_quantize
@@ -158,7 +158,7 @@ def test_file_holds_integers_only(written):
 
 
 def test_everything_runs_in_integers(written):
-    ops = optimized_ops(written)
+    ops = optimized_onnx_ops(written)
     # The third convolution is what the index of the shortcut has become.
     assert {name: ops[name] for name in ops if name.startswith("QL") or name == "QGemm"} == {
         "QLinearConv": 3,
@@ -176,7 +176,7 @@ def test_integers_agree_with_the_model(most, tmp_path):
     images = torch.randn(200, 3, 8, 8)
     with torch.no_grad():
         expected = model(images)
-    (found,) = run(session(path), [images])
+    (found,) = run_onnx(open_onnx(path), [images])
     step = float(model.averaged.scale) * 3  # a code of the average, times a large weight
     assert ((found - expected).abs() <= 1e-4).float().mean() > 0.97
     assert ((found - expected).abs() <= step).float().mean() > 0.999
@@ -196,7 +196,7 @@ def test_float_file(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["plain.onnx"]
     images = torch.randn(7, 3, 9, 9)
     with torch.no_grad():
-        torch.testing.assert_close(run(session(path), [images])[0], model.eval()(images), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(run_onnx(open_onnx(path), [images])[0], model.eval()(images), rtol=1e-4, atol=1e-5)
 
 
 class OneSize(nn.Module):
@@ -222,13 +222,13 @@ def test_layer_that_is_off_is_found():
         hidden = model.hidden(F.relu(model.conv1(F.conv2d, None, model.read(images), images, None, 2, 1)))
     (name,) = program.graph_signature.user_outputs
     rounded = [node.name for node in program.graph.nodes if "fake_quantize" in node.name]
-    assert difference(program, lambda inputs: {name: output, rounded[1]: hidden}, [images]) == ""
+    assert first_difference(program, lambda inputs: {name: output, rounded[1]: hidden}, [images]) == ""
     off = hidden + 2 * model.hidden.scale
     assert (
-        difference(program, lambda inputs: {name: output, rounded[1]: off}, [images])
+        first_difference(program, lambda inputs: {name: output, rounded[1]: off}, [images])
         == "fake_quantize_1 is up to 2 steps off"
     )
-    assert "is off by" in difference(program, lambda inputs: {name: output + 0.1}, [images])
+    assert "is off by" in first_difference(program, lambda inputs: {name: output + 0.1}, [images])
 
 
 def test_missing_packages_are_named(monkeypatch, tmp_path):
@@ -265,5 +265,5 @@ def test_latencies_are_in_the_order_of_the_files(tmp_path):
     paths = [tmp_path / "large.onnx", tmp_path / "small.onnx"]
     for path, width in zip(paths, (256, 4), strict=True):
         write_onnx(Plain(width), images, path)
-    large, small = latencies_ms(paths, [images], seconds=0.1)
+    large, small = onnx_latencies_ms(paths, [images], seconds=0.1)
     assert large > 2 * small > 0

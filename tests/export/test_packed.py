@@ -16,8 +16,8 @@ from lightning_prune.errors import InputError
 from lightning_prune.export import tensor_codes
 from lightning_prune.export.byte_stream import varint
 from lightning_prune.export.huffman import MOST_BITS, code_lengths, decode, encode, is_code
-from lightning_prune.export.packed import load_packed, pack, read_packed, sizes, unpack, write_packed
-from lightning_prune.export.packed_tensor import FORMATS, Sizes
+from lightning_prune.export.packed import load_packed, pack, packed_sizes, read_packed, unpack, write_packed
+from lightning_prune.export.packed_tensor import DTYPES, Sizes
 from lightning_prune.export.relative_index import to_gaps, to_positions, zeros_between
 from lightning_prune.models.lenet import lenet_300_100
 from lightning_prune.pruning.value_sharing import cluster
@@ -141,7 +141,7 @@ def test_sparse_tensors_survive(seed: int) -> None:
 
 def test_all_number_formats_survive() -> None:
     words = torch.randint(0, 256, (8, 3, 16), dtype=torch.uint8)
-    formats = [dtype for dtype in FORMATS if dtype is not torch.bool]
+    formats = [dtype for dtype in DTYPES if dtype is not torch.bool]
     few = torch.tensor([0, 1, 0, 0, 200, 0, 7, 0] * 500, dtype=torch.uint8)
     assert_survives(
         *(words.view(dtype) for dtype in formats),
@@ -232,7 +232,7 @@ def shared_lenet() -> nn.Module:
 def test_lenet_takes_as_many_bytes_as_the_paper_says(tmp_path: Path) -> None:
     model = shared_lenet()
     write_packed(model, tmp_path / "net.lpz")
-    found = sizes(tmp_path / "net.lpz")
+    found = packed_sizes(tmp_path / "net.lpz")
     assert found.total == (tmp_path / "net.lpz").stat().st_size
     # 29.3 KiB with 5-bit relative indices and 6-bit codes; Huffman saves 10 to 30 %.
     assert 0.7 * 29.3 < found.total / 1024 < 0.9 * 29.3
@@ -285,7 +285,7 @@ def test_every_altered_byte_and_every_truncation_is_refused(tmp_path: Path) -> N
     with pytest.raises(InputError, match="checksum is wrong: it is truncated or altered"):
         unpack(data + b"\0", "here")
     (tmp_path / "cut.lpz").write_bytes(data[:-40])
-    for read in (read_packed, sizes):
+    for read in (read_packed, packed_sizes):
         with pytest.raises(InputError, match=r"cut\.lpz, whose checksum is wrong"):
             read(tmp_path / "cut.lpz")
         with pytest.raises(InputError, match=r"none\.lpz, which does not exist"):

@@ -12,7 +12,7 @@ from torch import nn
 
 from lightning_prune.distillation.teacher import Teacher
 from lightning_prune.errors import InputError
-from lightning_prune.export.weight_files import load_weights
+from lightning_prune.export.weight_files import ArchitectureMismatch, copy_weights, load_weights, shape_mismatch
 
 
 def network(classes: int = 3, width: int = 8) -> nn.Sequential:
@@ -122,3 +122,28 @@ def test_files_that_do_not_fit_are_refused(make: Callable[[Path], Path], message
         load_weights(net, file)
     assert str(caught.value) == message.format(file)
     assert same(net, before)
+
+
+def test_weights_of_another_architecture_are_told_with_the_tensor_that_differs(tmp_path: Path) -> None:
+    file = tmp_path / "other.pt"
+    torch.save(nn.Linear(3, 4).state_dict(), file)
+    with pytest.raises(ArchitectureMismatch) as error:
+        load_weights(nn.Linear(3, 5), file)
+    assert error.value.source == str(file)
+    assert error.value.mismatch == ("weight", "(5, 3)", "(4, 3)")
+    with pytest.raises(ArchitectureMismatch, match="got no such tensor in the Linear given as teacher"):
+        copy_weights(nn.Linear(3, 5, bias=False), nn.Linear(3, 5))
+
+
+def test_a_file_that_is_damaged_is_not_of_another_architecture(tmp_path: Path) -> None:
+    file = tmp_path / "damaged.pt"
+    file.write_bytes(b"nothing")
+    with pytest.raises(InputError) as error:
+        load_weights(nn.Linear(3, 5), file)
+    assert not isinstance(error.value, ArchitectureMismatch)
+
+
+def test_equal_shapes_do_not_mismatch() -> None:
+    one, other = nn.Linear(3, 5).state_dict(), nn.Linear(3, 5).state_dict()
+    assert shape_mismatch(one, other) is None
+    assert shape_mismatch(one, {**other, "more": torch.zeros(2)}) == ("more", "no such tensor", "(2,)")

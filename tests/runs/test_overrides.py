@@ -1,9 +1,11 @@
 """What was typed at the command line."""
 
+import re
+
 import pytest
 
 from lightning_prune.errors import InputError
-from lightning_prune.runs.overrides import refuse_renamed
+from lightning_prune.runs.overrides import refuse_misplaced, refuse_renamed
 
 
 @pytest.mark.parametrize(
@@ -24,3 +26,24 @@ def test_old_names_are_refused_with_the_new_ones(old: str, new: str) -> None:
 
 def test_new_names_and_values_are_left_alone() -> None:
     refuse_renamed(["--help", "lr_scheduler=step", "weights=scheduler", "schedule=cubic", "+strategy.my.scheduler=1"])
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("quantizer.weight_bits=3", "strategy.qat.quantizer.weight_bits=3"),
+        ("++quantizer.weight_bits=3", "strategy.qat.quantizer.weight_bits=3"),
+        ("+quantizer.new=3", "strategy.qat.quantizer.new=3"),
+        ("distillation.weight=0.5", "strategy.kd.weight=0.5"),
+    ],
+)
+def test_options_where_no_strategy_reads_them_are_refused(option: str, instead: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"where a strategy reads them, {instead}, got {option}")):
+        refuse_misplaced(["strategy=[kd,qat]", option])
+
+
+def test_one_option_of_a_group_is_chosen() -> None:
+    with pytest.raises(InputError, match=re.escape("expected one quantizer, got quantizer=[lsq,pact]; choose one")):
+        refuse_misplaced(["strategy=qat", "quantizer=[lsq,pact]"])
+    refuse_misplaced(["-m", "quantizer=lsq,pact", "distillation=[hint]", "strategy.kd.loss.temperature=2"])
+    refuse_misplaced(["quantizer@finetune.strategy.qat.quantizer=lsq", "strategy.qat.quantizer.weight_bits=3"])

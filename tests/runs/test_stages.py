@@ -14,6 +14,7 @@ from wandb_file import wandb_history
 
 from lightning_prune import load_slim
 from lightning_prune.errors import InputError
+from lightning_prune.export.network_files import EXPORT_FORMATS
 from lightning_prune.export.weight_files import load_weights
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.models.digits_resnet import digits_resnet
@@ -235,7 +236,7 @@ def test_control_is_trained_by_the_recipe_of_the_main_run() -> None:
             ["strategy=[sfp,gmp]", "finetune=kd"],
             "expected one pruner where the dense network teaches, got strategy=[sf",
         ),
-        (["export=foo"], "expected export to be null or one of onnx, onnx-int8, exported-program, lpz, got foo"),
+        (["export=foo"], f"expected export to be null or one of {', '.join(EXPORT_FORMATS)}, got foo"),
         (["export=onnx-int8"], "expected a last stage that trains for integers with export=onnx-int8, got one"),
         (
             ["strategy=[sfp,qat]", "finetune=labels", "export=onnx-int8"],

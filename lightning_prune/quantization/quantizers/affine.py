@@ -82,7 +82,7 @@ class AffineWeight(nn.Module):
         self.axis = axis
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the rounded weight: codes times scale."""
+        """Return the rounded weight, codes times scale, of the shape of `weight`."""
         scale = self._scale(weight.detach())
         return straight_through((weight.detach() / scale).round_().mul_(scale), weight)
 
@@ -128,7 +128,7 @@ class AffineActivation(Activation):
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Move the range to that of a batch, all the way for the first; a batch with inf or NaN does not count."""
+        """Move the range to that of a batch, `(n, ...)`, all the way for the first; unless it has inf or NaN."""
         if x.numel() == 0:
             return
         least, most = torch.aminmax(x) if self.signed else (x.new_zeros(()), x.amax())
@@ -148,10 +148,10 @@ class AffineActivation(Activation):
         return scale, zero_point, 0, self.most
 
     def round(self, x: Tensor) -> Tensor:
-        """Return `x` on the grid; its gradient passes inside the range."""
+        """Return `x`, of any shape, on the grid; its gradient passes inside the range."""
         rounded: Tensor = fake_quantize(x, *self.grid())
         return rounded
 
     def limit(self) -> Tensor | None:
-        """Return the largest magnitude of the range, to which the grid fits up to half a level."""
+        """Return the largest magnitude of the range, `()`, to which the grid fits up to half a level."""
         return torch.maximum(self.low.abs(), self.high.abs())

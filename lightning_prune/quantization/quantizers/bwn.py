@@ -78,7 +78,7 @@ class BinaryWeight(nn.Module):
         self.gradient = gradient
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the rounded weight."""
+        """Return the rounded weight, of the shape of `weight`."""
         alpha = mean_magnitude(weight, self.axis)
         alpha = torch.where(alpha > 0, alpha, mean_magnitude(weight.detach(), None))
         if self.gradient == "exact":

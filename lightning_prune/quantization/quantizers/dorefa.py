@@ -86,7 +86,7 @@ class DoReFaBinaryWeight(nn.Module):
     """The mean magnitude of a layer's weights, with the sign of each; its gradient passes unchanged."""
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the rounded weight."""
+        """Return the rounded weight, of the shape of `weight`."""
         return straight_through(sign(weight.detach()) * mean_magnitude(weight.detach(), None), weight)
 
 
@@ -104,7 +104,7 @@ class DoReFaWeight(nn.Module):
         self.most: int = 2**bits - 1
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the rounded weight."""
+        """Return the rounded weight, of the shape of `weight`."""
         bounded = weight.tanh()
         greatest = bounded.detach().abs().amax().clamp_min(SMALLEST_STEP)
         bounded = bounded / greatest
@@ -126,7 +126,7 @@ class DoReFaActivation(Activation):
         self.low = -self.high if signed else 0
 
     def round(self, x: Tensor) -> Tensor:
-        """Return `x` on the grid; its gradient passes between the outermost levels."""
+        """Return `x`, of any shape, on the grid; its gradient passes between the outermost levels."""
         return _Bounded.apply(x, self.low, self.high)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -66,7 +66,7 @@ class LSQWeight(nn.Module):
         self.step = nn.Parameter(_first_step(magnitude, self.high))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the rounded weight."""
+        """Return the rounded weight, of the shape of `weight`."""
         return lsq(weight, self.step, self.low, self.high, weight.numel())
 
 
@@ -89,7 +89,7 @@ class LSQActivation(Activation):
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Set the step, unless an earlier batch did; a batch with inf or NaN does not."""
+        """Set the step from a batch of any shape, unless an earlier one did; one with inf or NaN does not."""
         magnitude = x.abs().mean()
         usable = (magnitude > 0) & magnitude.isfinite()
         first = usable & ~self.initialized
@@ -97,11 +97,11 @@ class LSQActivation(Activation):
         self.initialized.logical_or_(usable)
 
     def round(self, x: Tensor) -> Tensor:
-        """Return `x` on the grid."""
+        """Return `x`, `(n, ...)`, on the grid."""
         return lsq(x, self.step, self.low, self.high, x.shape[1:].numel())
 
     def limit(self) -> Tensor | None:
-        """Return the magnitude of the outermost level."""
+        """Return the magnitude of the outermost level, `()`."""
         return torch.where(self.initialized, self.step.detach() * max(self.high, -self.low), torch.inf)
 
 

@@ -73,11 +73,11 @@ class PACTActivation(Activation):
         self.alpha = nn.Parameter(torch.tensor(float(alpha)))
 
     def round(self, x: Tensor) -> Tensor:
-        """Return `x` on the grid."""
+        """Return `x`, of any shape, on the grid."""
         return pact(x, self.alpha, self.low, self.high)
 
     def limit(self) -> Tensor | None:
-        """Return the bound."""
+        """Return the bound, `()`."""
         return self.alpha.detach()
 
 

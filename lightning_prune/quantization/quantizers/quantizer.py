@@ -14,6 +14,19 @@ FLOAT = 32
 """The number of bits that stands for: not quantized."""
 
 
+class UnsupportedBits(InputError):
+    """A number of bits that a quantizer does not have.
+
+    Args:
+        expected: What it has, as a message tells it.
+        got: What came.
+    """
+
+    def __init__(self, expected: str, got: object) -> None:
+        self.expected, self.got = expected, got
+        super().__init__(f"expected {expected}, got {got!r}")
+
+
 class Activation(nn.Module, ABC):
     """The rounding of one tensor between layers. It does nothing until it is told to observe, or to quantize."""
 
@@ -25,7 +38,7 @@ class Activation(nn.Module, ABC):
         """Whether what comes is rounded."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` rounded, in its own number format."""
+        """Return `x`, of any shape, rounded, in its own number format."""
         if self.observing:
             self.observe(x.detach().float())
         if self.quantizing:
@@ -34,11 +47,11 @@ class Activation(nn.Module, ABC):
         return sum((0 * parameter for parameter in self.parameters()), x) if self.training else x
 
     def observe(self, x: Tensor) -> None:
-        """Learn from a detached tensor of a training batch where its numbers lie."""
+        """Learn from a detached tensor of a training batch, `(n, ...)`, where its numbers lie."""
 
     @abstractmethod
     def round(self, x: Tensor) -> Tensor:
-        """Return `x` on the grid, with the gradient that the method gives it."""
+        """Return `x`, of any shape, on the grid, with the gradient that the method gives it."""
 
     def limit(self) -> Tensor | None:
         """Return the largest magnitude on the grid, a scalar; None if it is fixed. Infinite until it is known."""
@@ -77,8 +90,8 @@ class Layer(nn.Module):
         Args:
             function: Such as `F.conv2d`; called with `x`, `weight`, `args` and `kwargs`.
             scale: See `rounded`.
-            x: What the layer reads.
-            weight: The stored weight.
+            x: What the layer reads, `(n, n_inputs, ...)`.
+            weight: The stored weight, `(n_outputs, n_inputs, ...)`, of a transposed convolution the other way round.
             args: The bias and what else `function` takes.
             kwargs: The same, by name.
         """
@@ -126,7 +139,7 @@ class Quantizer(ABC):
         """Return what rounds a weight: a module that takes it and returns it rounded.
 
         Args:
-            weight: As it is at the beginning, from which learned levels are set.
+            weight: As it is at the beginning, of two dimensions or more, from which learned levels are set.
             axis: Its dimension of output channels.
         """
 
@@ -146,24 +159,22 @@ class Quantizer(ABC):
         """Return the same method with other bits for weights and activations, None for float.
 
         Raises:
-            InputError: If its levels are fixed.
+            UnsupportedBits: If its levels are fixed, or it has not so many.
         """
         if bits == FLOAT:
             return None
-        raise InputError(
-            f"expected {FLOAT} bits, which is float, since {type(self).__name__} has fixed levels, got {bits}"
-        )
+        raise UnsupportedBits(f"{FLOAT} bits, which is float, since {type(self).__name__} has fixed levels", bits)
 
 
 def check_bits(name: str, bits: int, least: int = 2, most: int = 8) -> None:
     """Refuse a number of bits that is neither in a range nor `FLOAT`.
 
     Raises:
-        InputError: If it is not.
+        UnsupportedBits: If it is not.
     """
     whole = isinstance(bits, int) and not isinstance(bits, bool)
     if not whole or not (least <= bits <= most or bits == FLOAT):
-        raise InputError(f"expected {name} from {least} to {most}, or {FLOAT} for float, got {bits!r}")
+        raise UnsupportedBits(f"{name} from {least} to {most}, or {FLOAT} for float", bits)
 
 
 Bits = TypeVar("Bits", bound="FewBits")

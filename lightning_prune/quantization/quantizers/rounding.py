@@ -15,17 +15,23 @@ def on_grid(x: Tensor, step: Tensor | float, low: Tensor | float, high: Tensor |
 
     Divides instead of multiplying by the inverse, as `QuantizeLinear` of ONNX does, and works in one new tensor, since
     memory is what limits it.
+
+    Args:
+        x: Of any shape.
+        step: A number or `()`, as the next two.
+        low: Steps of the lowest level.
+        high: Steps of the highest.
     """
     return x.div(step).round_().clamp_(low, high).mul_(step)  # type: ignore[arg-type]
 
 
 def straight_through(rounded: Tensor, x: Tensor) -> Tensor:
-    """Return exactly `rounded`, with the gradient of `x`."""
+    """Return exactly `rounded`, of the shape of `x`, with the gradient of `x`."""
     return rounded.detach() + (x - x.detach())
 
 
 def inside(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
-    """Return `grad` where `x` lies between `low` and `high`, both excluded, else 0.
+    """Return `grad` where `x`, of the same shape, lies between `low` and `high`, both excluded, else 0.
 
     In one pass over the tensors: a tenth of the time that two comparisons and a product take.
     """
@@ -121,7 +127,7 @@ class _Sign(Function):
 
 
 def sign(x: Tensor) -> Tensor:
-    """Return 1 where `x` is at least 0, else -1; the gradient is 1 where `x` lies in [-1, 1], else 0."""
+    """Return 1 where `x`, of any shape, is at least 0, else -1; the gradient is 1 where `x` lies in [-1, 1], else 0."""
     return _Sign.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -67,7 +67,7 @@ class TrainedTernaryWeight(nn.Module):
         self.negative = nn.Parameter(self._mean(weight, self._above(-weight)) / self.unit)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the rounded weight."""
+        """Return the rounded weight, of the shape of `weight`."""
         detached = weight.detach()
         above, below = self._above(detached), self._above(-detached)
         rounded = self.unit * torch.where(above, self.positive, torch.where(below, -self.negative, 0.0 * detached))

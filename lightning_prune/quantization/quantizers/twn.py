@@ -55,7 +55,7 @@ class TernaryWeight(nn.Module):
         self.axis = axis
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the rounded weight."""
+        """Return the rounded weight, of the shape of `weight`."""
         detached = weight.detach()
         small = detached.abs() <= self.threshold * mean_magnitude(detached, self.axis)
         alpha = mean_magnitude(torch.where(small, 0.0, detached), self.axis)

@@ -67,7 +67,7 @@ class Sign(Activation):
     """
 
     def round(self, x: Tensor) -> Tensor:
-        """Return 1, -1 and 0."""
+        """Return 1, -1 and 0, of the shape of `x`."""
         return sign(x) - (x.detach() == 0).to(x.dtype)
 
 

@@ -1,10 +1,10 @@
-"""The places in a network where numbers are rounded."""
+"""The calls of a network that compute with rounded numbers, and the tensors that are rounded between them."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class BatchNorm:
+class BatchNormCall:
     """The batch norm behind a layer: the call that runs it, and the stored names of its tensors."""
 
     call: str
@@ -16,8 +16,8 @@ class BatchNorm:
 
 
 @dataclass(frozen=True)
-class LayerSite:
-    """A convolution or a linear layer.
+class LayerCall:
+    """The call that computes a convolution or a linear layer.
 
     Args:
         name: Its module's, or its weight's if that belongs to none; `fc#2` where `fc` is used for the second time.
@@ -36,15 +36,15 @@ class LayerSite:
     weight: str
     bias: str | None
     axis: int
-    norm: BatchNorm | None
+    norm: BatchNormCall | None
     reads: str | None
     signed: bool
     relus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Tensors:
-    """A tensor that is rounded, or several with one range.
+class RoundedTensor:
+    """A tensor that is rounded where a call makes it, or several with one range.
 
     Args:
         name: That of the call that makes the first of them.
@@ -60,7 +60,7 @@ class Tensors:
 
 
 @dataclass(frozen=True)
-class Placement:
+class QuantizerPlacement:
     """Where a network is quantized.
 
     Args:
@@ -71,14 +71,14 @@ class Placement:
         counts: How often the functions are called of which some calls are listed here, by path and name.
     """
 
-    layers: list[LayerSite]
-    tensors: list[Tensors]
+    layers: list[LayerCall]
+    tensors: list[RoundedTensor]
     left: dict[str, str] = field(default_factory=dict)
     part: str = ""
     counts: dict[str, int] = field(default_factory=dict)
 
     def calls(self) -> list[str]:
         """Return the names of all calls that are listed."""
-        of_layers = [call for site in self.layers for call in (site.call, *site.relus)]
-        norms = [site.norm.call for site in self.layers if site.norm is not None]
-        return of_layers + norms + [call for site in self.tensors for call in (*site.calls, *site.again)]
+        of_layers = [call for layer in self.layers for call in (layer.call, *layer.relus)]
+        norms = [layer.norm.call for layer in self.layers if layer.norm is not None]
+        return of_layers + norms + [call for tensor in self.tensors for call in (*tensor.calls, *tensor.again)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from quantization_networks import IMAGES, Branches, branches
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
@@ -15,117 +16,32 @@ from lightning_prune.errors import InputError
 from lightning_prune.export.int8 import integer_network
 from lightning_prune.graph.interception import interceptor_of, suspended
 from lightning_prune.models.resnet import resnet20
-from lightning_prune.quantization.placement import place
+from lightning_prune.quantization.quantization_interceptor import QuantizationInterceptor, quantization_of
 from lightning_prune.quantization.quantize import dequantize, quantize, release
-from lightning_prune.quantization.quantized_network import Quantization, quantization_of
 from lightning_prune.quantization.quantizers.affine import Affine, AffineActivation
 from lightning_prune.quantization.quantizers.bwn import BWN
 from lightning_prune.quantization.quantizers.lsq import LSQ
 from lightning_prune.quantization.quantizers.xnor import XNOR
 from lightning_prune.slimming.slim import slim
 
-IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-class Branches(nn.Module):
-    """A residual sum in place, a concatenation, two pools, one ReLU module for all, and a head that only trains."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3, padding=1)
-        self.norm1, self.norm2 = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
-        self.inner = nn.Conv2d(4, 4, 3, padding=1, bias=False)
-        self.side = nn.Conv2d(4, 2, 1)
-        self.aux = nn.Conv2d(4, 3, 1)
-        self.relu = nn.ReLU(inplace=True)
-        self.fc = nn.Linear(6, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.norm1(self.stem(x)))
-        if self.training:
-            aux = F.relu(self.aux(x)).mean((2, 3))
-        y = self.norm2(self.inner(x))
-        y += x
-        y = self.relu(y)
-        y = torch.cat([F.max_pool2d(y, 2), F.max_pool2d(self.side(y), 2)], dim=1)
-        logits: Tensor = self.fc(F.adaptive_avg_pool2d(y, 1).flatten(1))
-        return logits + aux if self.training else logits
-
 
 @pytest.fixture
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    network = Branches()
-    for norm in (network.norm1, network.norm2):
-        nn.init.uniform_(norm.running_mean, -0.5, 0.5)
-        nn.init.uniform_(norm.running_var, 0.5, 2.0)
-        nn.init.uniform_(norm.weight, -1.5, 1.5)
-    return network.eval()
+def network() -> Branches:
+    return branches()
 
 
-def calibrated(network: nn.Module, quantizer: Any, images: Tensor = IMAGES, **options: Any) -> Quantization:
+def calibrated(network: nn.Module, quantizer: Any, images: Tensor = IMAGES, **options: Any) -> QuantizationInterceptor:
     quantization = quantize(network, images[:2], quantizer, **options)
-    for activation in quantization.activations().values():
+    for activation in quantization.rounding.activations().values():
         activation.observing = True
     with torch.no_grad():
         network(images)
-    for activation in quantization.activations().values():
+    for activation in quantization.rounding.activations().values():
         activation.observing, activation.quantizing = False, True
     return quantization
 
 
-# Where ----------------------------------------------------------------------------------------------------------------
-
-
-def test_placement_of_every_kind_of_site(network: nn.Module) -> None:
-    placement = place(network, IMAGES[:2], lambda names: names)
-    assert [(site.name, site.reads, site.norm and site.norm.call) for site in placement.layers] == [
-        ("stem", None, "norm1/batch_norm/0"),
-        ("inner", "relu/relu/0", "norm2/batch_norm/0"),
-        ("side", "relu/relu/1", None),
-        ("fc", "/adaptive_avg_pool2d/0", None),
-    ]
-    assert {site.name: (site.calls, site.again, site.signed) for site in placement.tensors} == {
-        "relu/relu/0": (("relu/relu/0",), (), False),
-        "norm2/batch_norm/0": (("norm2/batch_norm/0",), (), True),
-        # The concatenation and what enters it share one range, the larger maximum pools before it need none.
-        "relu/relu/1": (("relu/relu/1", "side/conv2d/0"), ("/cat/0", "/max_pool2d/0", "/max_pool2d/1"), True),
-        "/adaptive_avg_pool2d/0": (("/adaptive_avg_pool2d/0",), (), True),
-        # The logits stay float: a linear layer runs in integers all the same.
-    }
-
-
-def test_resnet20_has_as_many_sites_as_integer_kernels_need() -> None:
-    placement = place(resnet20(), torch.zeros(2, 3, 32, 32), lambda names: names)
-    # 19 convolutions and a linear layer; an output of each convolution, 9 sums, one average.
-    assert len(placement.layers) == 20
-    assert len(placement.tensors) == 19 + 9 + 1
-    assert placement.left == {}
-
-
-class Odd(nn.Module):
-    """Weights that no layer module holds, and a layer that runs twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kernel = nn.Parameter(torch.randn(4, 3, 1, 1))
-        self.twice = nn.Conv2d(4, 4, 1)
-        self.made = nn.Parameter(torch.randn(4, 4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.conv2d(x, self.kernel)
-        x = self.twice(F.relu(self.twice(x)))
-        return F.linear(x.mean((2, 3)), self.made * 2)
-
-
-def test_functional_repeated_and_computed_weights() -> None:
-    placement = place(Odd(), IMAGES, lambda names: names)
-    assert [(site.name, site.weight) for site in placement.layers] == [
-        ("kernel", "kernel"),
-        ("twice", "twice.weight"),
-        ("twice#2", "twice.weight"),
-    ]
-    assert placement.left == {"/linear/0": "its weight is computed"}
+# What it computes -----------------------------------------------------------------------------------------------------
 
 
 def test_parametrized_weights_are_rounded_as_they_are_in_use() -> None:
@@ -146,14 +62,11 @@ def test_parametrized_weights_are_rounded_as_they_are_in_use() -> None:
         dequantize(layer)
 
 
-# What it computes -----------------------------------------------------------------------------------------------------
-
-
-def by_hand(network: Branches, quantization: Quantization, x: Tensor) -> Tensor:
+def by_hand(network: Branches, quantization: QuantizationInterceptor, x: Tensor) -> Tensor:
     """The network with torch's own fake-quant, in eval mode."""
 
     def act(x: Tensor, name: str) -> Tensor:
-        scale, zero_point, low, high = quantization.activations()[name].grid()
+        scale, zero_point, low, high = quantization.rounding.activations()[name].grid()
         return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, low, high)
 
     def weight(layer: nn.Module) -> Tensor:
@@ -213,15 +126,15 @@ def test_one_scale_a_layer_is_that_of_the_weight_with_batch_norm_folded_in(netwo
     torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_code_that_only_trains_does_not_shift_the_sites(network: Branches) -> None:
+def test_code_that_only_trains_does_not_shift_the_names_of_calls(network: Branches) -> None:
     quantization = calibrated(network, Affine())
-    before = {name: float(activation.limit()) for name, activation in quantization.activations().items()}
+    before = {name: float(activation.limit()) for name, activation in quantization.rounding.activations().items()}
     network.train()
-    for activation in quantization.activations().values():
+    for activation in quantization.rounding.activations().values():
         activation.observing = True
     network(IMAGES).sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
-    after = {name: float(activation.limit()) for name, activation in quantization.activations().items()}
+    after = {name: float(activation.limit()) for name, activation in quantization.rounding.activations().items()}
     assert after["stem"] == pytest.approx(before["stem"], rel=1e-6)
     assert all(after[name] < 5 * before[name] for name in before)
 
@@ -292,12 +205,13 @@ def test_tensors_are_left_alone_until_they_are_turned_on(network: Branches) -> N
 def test_layers_by_pattern_and_edges() -> None:
     model = resnet20()
     quantization = quantize(model, torch.zeros(2, 3, 32, 32), LSQ(3, 3), {"layer1.*": None, "layer2.0.*": LSQ(2, 2)})
-    names = list(quantization.sites)
+    names = list(quantization.layer_calls)
     assert names[0] == "conv1"
     assert names[-1] == "fc"
     assert not any(name.startswith("layer1") for name in names)
     levels = {
-        name: len(quantization.layer(name).rounded(quantization.stored(f"{name}.weight")).unique()) for name in names
+        name: len(quantization.rounding.layer(name).rounded(quantization.stored(f"{name}.weight")).unique())
+        for name in names
     }
     assert 8 < levels["conv1"] <= 256
     assert 8 < levels["fc"] <= 256
@@ -313,7 +227,7 @@ def test_binary_inputs_take_the_place_of_relus() -> None:
     conv1, norm, conv2, fc = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 3, bias=False), nn.Linear(5, 2)
     model = nn.Sequential(conv1, norm, nn.ReLU(), conv2, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), fc).eval()
     quantization = calibrated(model, XNOR())
-    assert list(quantization.sites) == ["3"]  # the first and the last layer are float, as in the paper
+    assert list(quantization.layer_calls) == ["3"]  # the first and the last layer are float, as in the paper
     binary = conv2.weight.sign() * conv2.weight.abs().mean((1, 2, 3), keepdim=True)
     signs = torch.where(norm(conv1(IMAGES)) >= 0, 1.0, -1.0)
     expected = fc(F.relu(F.conv2d(signs, binary)).mean((2, 3)))
@@ -353,12 +267,12 @@ def test_own_state_brings_everything_back(network: Branches) -> None:
     plain = copy.deepcopy(network)
     quantization = calibrated(network, LSQ())
     twin = quantize(plain, IMAGES, LSQ())
-    twin.load_own_state(quantization.own_state())
-    twin.quantizing = True
+    twin.rounding.restore(quantization.rounding.state_dict())
+    twin.rounding.quantizing = True
     assert torch.equal(plain(IMAGES), network(IMAGES))
     other = quantize(copy.deepcopy(dequantize(network)), IMAGES, LSQ(), {"side": None})
     with pytest.raises(InputError, match="quantized in the same way; only the checkpoint has layers"):
-        other.load_own_state(quantization.own_state())
+        other.rounding.restore(quantization.rounding.state_dict())
 
 
 def test_compiled_it_computes_the_same(network: Branches) -> None:
@@ -430,7 +344,7 @@ def test_the_slim_network_is_quantized_alike() -> None:
 def test_a_network_that_has_diverged_is_named(network: Branches) -> None:
     quantization = calibrated(network, Affine())
     quantization.check()
-    activation = quantization.activations()["relu/relu/0"]
+    activation = quantization.rounding.activations()["relu/relu/0"]
     assert isinstance(activation, AffineActivation)
     activation.high.fill_(torch.nan)
     with pytest.raises(InputError, match="expected a range of the numbers in relu/relu/0, got NaN"):

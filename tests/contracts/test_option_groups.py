@@ -1,0 +1,54 @@
+"""Options are chosen by name and set where they are read, whatever their group; a new yaml is tested at once."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+import train
+
+CONF = Path(train.__file__).parent / "conf"
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def conf() -> Iterator[None]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def composed(overrides: str) -> DictConfig:
+    return compose("train", overrides=overrides.split())
+
+
+def test_no_option_of_a_group_knows_the_strategy_that_reads_it() -> None:
+    for path in CONF.rglob("*.yaml"):
+        if path.parent.name != "strategy":
+            headers = re.findall(r"# @package (.*)", path.read_text())
+            assert headers in ([], ["_global_"]), path
+
+
+@pytest.mark.parametrize("stage", ["strategy.qat", "finetune.strategy.qat"])
+@pytest.mark.parametrize("name", options("quantizer"))
+def test_every_quantizer_is_chosen_by_name_and_set_where_it_is_read(stage: str, name: str) -> None:
+    chosen = f"quantizer@{stage}.quantizer={name}" if stage.startswith("finetune") else f"quantizer={name}"
+    strategy = "strategy=sfp finetune=qat" if stage.startswith("finetune") else "strategy=[sfp,kd,qat]"
+    plain = OmegaConf.load(CONF / "quantizer" / f"{name}.yaml")
+    key = next(key for key in plain if key != "_target_")
+    cfg = composed(f"{strategy} {chosen} {stage}.quantizer.{key}=7")
+    assert OmegaConf.select(cfg, f"{stage}.quantizer") == {**plain, key: 7}
+
+
+@pytest.mark.parametrize("name", options("distillation"))
+def test_every_distillation_is_chosen_by_name_and_set_where_it_is_read(name: str) -> None:
+    plain = OmegaConf.load(CONF / "distillation" / f"{name}.yaml")
+    cfg = composed(f"strategy=[sfp,kd,qat] distillation={name} strategy.kd.decay=0.7")
+    assert {key: cfg.strategy.kd[key] for key in plain} == plain
+    assert cfg.strategy.kd.decay == 0.7
+    assert cfg.strategy.qat.quantizer == OmegaConf.load(CONF / "quantizer" / "affine.yaml")
