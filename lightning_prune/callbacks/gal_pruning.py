@@ -30,7 +30,15 @@ from lightning_prune.pruning import (
 )
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.slimming import couple
-from lightning_prune.training import EpochMeans, Moment, Placed, at_least_zero, average_gradients, instance, one_of
+from lightning_prune.training import (
+    EpochMeans,
+    Moment,
+    OrderedCallback,
+    at_least_zero,
+    average_gradients,
+    instance,
+    one_of,
+)
 
 VARIANTS = {"paper": PAPER, "official": OFFICIAL}
 
@@ -131,7 +139,7 @@ class GALPruning(TimedPruner):
 
     # The run ----------------------------------------------------------------------------------------------------------
 
-    def objection(self, other: Placed) -> str | None:
+    def objection(self, other: OrderedCallback) -> str | None:
         """Return why another callback makes no sense beside this one; None if it does."""
         beside = isinstance(other, Pruner | KnowledgeDistillation)
         return "the search has a loss and masks of its own; use the other in a fit after it" if beside else None

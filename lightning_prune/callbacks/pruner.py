@@ -11,10 +11,17 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.graph import ExampleInput
 from lightning_prune.pruning import Granularity, HeldMasks
-from lightning_prune.training import Place, Placed, batch_input, check_agreement, given_input, refuse_sharding
+from lightning_prune.training import (
+    CallbackOrder,
+    OrderedCallback,
+    batch_input,
+    check_agreement,
+    given_input,
+    refuse_sharding,
+)
 
 
-class Pruner(Placed, ABC):
+class Pruner(OrderedCallback, ABC):
     """Hold masks over a module's parameters while it trains: after every optimizer step, and in every validation.
 
     Args:
@@ -23,7 +30,7 @@ class Pruner(Placed, ABC):
             the first training batch.
     """
 
-    place = Place.PRUNING
+    order = CallbackOrder.PRUNING
 
     def __init__(self, granularity: Granularity, example_input: ExampleInput | None) -> None:
         self.granularity = granularity
@@ -69,7 +76,7 @@ class Pruner(Placed, ABC):
         return None if self._held is None else self._held.masks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take its place, and start anew for each fit, but with the masks of an earlier one on the same module."""
+        """Take its place in the order, and start anew for each fit, but with the masks of an earlier one on the same module."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             kept = self.state_dict() if self._held is not None and self._held.belong_to(pl_module) else None

@@ -11,7 +11,7 @@ from lightning_prune.errors import InputError
 from lightning_prune.graph import holder
 from lightning_prune.pruning import Granularity, by_layer, check_each, prunable_weights, some, weight_pools
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.training import Place, Placed, Term, add_term, at_least_zero, refuse_sharding
+from lightning_prune.training import CallbackOrder, OrderedCallback, Term, add_term, at_least_zero, refuse_sharding
 
 Penalty = Callable[[Tensor], Tensor]
 """A scalar for the units `(n_units, unit_size)` of one weight."""
@@ -41,7 +41,7 @@ def l2(units: Tensor) -> Tensor:
     return units.square().sum() / 2
 
 
-class Regularization(Placed):
+class Regularization(OrderedCallback):
     """Add a penalty on the weights to every training loss, so that what is not needed becomes small.
 
     It makes units small, not zero: a pruner beside it, or after it, removes them. The weights are those of all layers
@@ -66,7 +66,7 @@ class Regularization(Placed):
         arXiv:1607.00485, is the sum of two, `Channel(dim=1)` and `Element()`.
     """
 
-    place = Place.REGULARIZATION
+    order = CallbackOrder.REGULARIZATION
 
     def __init__(
         self,

@@ -15,7 +15,16 @@ from lightning_prune.errors import InputError
 from lightning_prune.graph import holder
 from lightning_prune.pruning import Initialization, SharedWeights, by_layer, cluster, prunable_weights
 from lightning_prune.pruning.granularities.element import Element
-from lightning_prune.training import Moment, Place, Placed, check_agreement, check_moment, in_steps, instance, one_of
+from lightning_prune.training import (
+    CallbackOrder,
+    Moment,
+    OrderedCallback,
+    check_agreement,
+    check_moment,
+    in_steps,
+    instance,
+    one_of,
+)
 
 _MOST_BITS = 8
 _CONVOLUTION_BITS, _LINEAR_BITS = 8, 5
@@ -55,7 +64,7 @@ class WeightSharing(Pruner):
         Han, Mao, Dally, Deep Compression, 2016, arXiv:1510.00149, section 3 and equation 3.
     """
 
-    place = Place.SHARING
+    order = CallbackOrder.SHARING
 
     def __init__(
         self,
@@ -101,7 +110,7 @@ class WeightSharing(Pruner):
         """The bool masks in force by parameter name, True = a weight that is not zero for good."""
         return None if self._shared is None else {name: codes != 0 for name, codes in self._shared.codes.items()}
 
-    def objection(self, other: Placed) -> str | None:
+    def objection(self, other: OrderedCallback) -> str | None:
         """Return why another callback makes no sense beside this one; None if it does."""
         if isinstance(other, QuantizationAwareTraining):
             return "it rounds every weight to levels of its own; leave one of the two out"
@@ -110,7 +119,7 @@ class WeightSharing(Pruner):
     # The run ----------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take its place, and start anew for each fit, but with the clusters of an earlier one on the same module."""
+        """Take its place in the order, and start anew for each fit, but with the clusters of an earlier one on the same module."""
         shared, epoch = self._shared, self._epoch
         super().setup(trainer, pl_module, stage)
         if shared is not None and shared.belong_to(pl_module):
