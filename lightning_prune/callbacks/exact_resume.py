@@ -85,7 +85,7 @@ class ExactResume(OrderedCallback):
     # Resuming ---------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take its place in the order, and forget an earlier fit; a checkpoint's state is loaded after this."""
+        """Take its place, and forget an earlier fit; a checkpoint's state is loaded after this."""
         super().setup(trainer, pl_module, stage)
         self._loaded = None
 

@@ -197,7 +197,7 @@ class GradualPruning(TimedPruner):
         if self.criterion.needs == "activations" and any(isinstance(pool, WeightPool) for pool in self._pools):
             raise InputError(
                 f"expected granularity Channel() for {type(self.criterion).__name__}, which scores channels by their "
-                f"activations, got {self.granularity!r}; at the command line granularity=filter"
+                f"activations, got {self.granularity!r}; at the command line granularity=output_channel"
             )
         if self.criterion.needs != "weights":
             self._gathering = Gathering(self.criterion, self._pools)

@@ -76,7 +76,7 @@ class Pruner(OrderedCallback, ABC):
         return None if self._held is None else self._held.masks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take its place in the order, and start anew for each fit, but with the masks of an earlier one on the same module."""
+        """Take its place, and start anew for each fit, but with the masks of an earlier one on the same module."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             kept = self.state_dict() if self._held is not None and self._held.belong_to(pl_module) else None

@@ -108,7 +108,7 @@ class SoftFilterPruning(Pruner):
         if isinstance(self.criterion, Criterion) and self.criterion.needs != "weights":
             raise InputError(
                 f"expected a criterion that looks at weights alone, got {criterion!r}; use GradualPruning with "
-                "granularity Channel(), at the command line strategy=gmp granularity=filter"
+                "granularity Channel(), at the command line strategy=gmp granularity=output_channel"
             )
         self.schedule = Constant() if schedule is None else schedule
         self.every_n_epochs = positive("every_n_epochs", every_n_epochs)

@@ -38,7 +38,7 @@ class SparsityMonitor(OrderedCallback):
         self._groups: list[Group] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take its place in the order, and forget the model of an earlier fit."""
+        """Take its place, and forget the model of an earlier fit."""
         super().setup(trainer, pl_module, stage)
         self._coupling = None
 

@@ -119,7 +119,7 @@ class WeightSharing(Pruner):
     # The run ----------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take its place in the order, and start anew for each fit, but with the clusters of an earlier one on the same module."""
+        """Take its place, and start anew for each fit, but with the clusters of an earlier one on the same module."""
         shared, epoch = self._shared, self._epoch
         super().setup(trainer, pl_module, stage)
         if shared is not None and shared.belong_to(pl_module):

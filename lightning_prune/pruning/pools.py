@@ -66,7 +66,7 @@ class WeightPool:
         if ("filter",) not in reads:
             raise InputError(
                 f"expected a criterion that scores weights for granularity {type(self.granularity).__name__}, got one "
-                "that scores channels; use granularity Channel(), at the command line granularity=filter"
+                "that scores channels; use granularity Channel(), at the command line granularity=output_channel"
             )
         return [self.name]
 

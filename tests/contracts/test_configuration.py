@@ -48,7 +48,7 @@ METHODS = (
     + [f"strategy=sfp criterion={name}" for name in filter(looks_at_weights, options("criterion"))]
     + [f"strategy=sfp schedule={name}" for name in options("schedule")]
     + [f"strategy=gmp granularity={name}" for name in options("granularity")]
-    + [f"strategy=gmp granularity=filter criterion={name}" for name in options("criterion")]
+    + [f"strategy=gmp granularity=output_channel criterion={name}" for name in options("criterion")]
     + [f"strategy=gmp schedule={name}" for name in options("schedule")]
     + [f"strategy=kd distillation={name}" for name in options("distillation")]
     + [f"strategy=qat quantizer={name}" for name in options("quantizer")]
@@ -205,7 +205,7 @@ class SaveState(Callback):
 
 
 TOGETHER = [f"strategy={name}" for name in options("strategy")] + [
-    f"strategy=gmp granularity=filter criterion={name}" for name in ("taylor", "optimal_brain_damage", "apoz")
+    f"strategy=gmp granularity=output_channel criterion={name}" for name in ("taylor", "optimal_brain_damage", "apoz")
 ]
 TOGETHER += [f"strategy=qat quantizer={name}" for name in options("quantizer")]
 
