@@ -15,14 +15,13 @@ from lightning_prune.graph import ExampleInput
 from lightning_prune.pruning import (
     Goal,
     Granularity,
-    Pool,
+    PrunableWeight,
     Scope,
     Skip,
     SparseSet,
     Sparsity,
     Split,
     Uncut,
-    WeightPool,
     check_sparsity,
     join,
     residual,
@@ -61,9 +60,9 @@ class ADMMPruning(TimedPruner):
         begin: When the first round starts, in optimizer steps, or as a fraction of the run if it is a float.
         end: When the last one ends, and the masks are final. In steps or as a fraction, as `begin`.
         every: How long a round is, in steps or as a fraction, at least a step.
-        scope: Where units compete; see `lightning_prune.pruning.selection.Scope`. Kernels compete within their layer.
+        scope: Where units compete; see `lightning_prune.pruning.quota.Scope`. Kernels compete within their layer.
         floor: Fraction of its units that every layer keeps in global scope, in [0, 1), at least one.
-        skip: Layers left as they are; see `lightning_prune.pruning.targets.Skip`.
+        skip: Layers left as they are; see `lightning_prune.pruning.finding.Skip`.
         uncut: Treatment of layers that the granularity cannot cut: `"skip"`, logged with the reason, or `"refuse"`.
         example_input: What `forward` takes, a tensor or a tuple; by default the module's `example_input_array`, or else
             the first training batch. Only channels need it.
@@ -150,15 +149,16 @@ class ADMMPruning(TimedPruner):
     def report(self, module: nn.Module) -> dict[str, Any]:
         """Return the sparsity of the layers that are pruned, of their kernels, and how many have which pattern."""
         tensors = dict(module.named_parameters())
-        pools = {name: pool for sparse in self._sets for pool in sparse.pools for name in _filters(pool)}
-        weights = [tensors[name].detach() for name in pools]
+        prunables = [prunable for sparse in self._sets for prunable in sparse.competition.prunables]
+        names = dict.fromkeys(name for prunable in prunables for name in prunable.filters)
+        weights = [tensors[name].detach() for name in names]
         found: dict[str, Any] = {"weight_sparsity": _share_of_zeros(weights)}
         if kernels := [Kernel().units(weight).any(dim=1) for weight in weights if weight.ndim > 2]:
             found["kernel_sparsity"] = _share_of_zeros(kernels)
         if isinstance(pattern := self._mined or self.granularity, Pattern):
             counts = pattern.histogram(weights)
-            names = ["-".join(map(str, positions)) for positions in pattern.patterns]
-            found["patterns"] = {**dict(zip(names, counts.kernels, strict=True)), "removed": counts.removed}
+            kinds = ["-".join(map(str, positions)) for positions in pattern.patterns]
+            found["patterns"] = {**dict(zip(kinds, counts.kernels, strict=True)), "removed": counts.removed}
             found["patterns"]["others"] = counts.others
         return found
 
@@ -172,13 +172,13 @@ class ADMMPruning(TimedPruner):
         found = self.goal.find(pl_module, arguments)
         if found is None:
             return False
-        self._sets = [SparseSet(list(found), list(found.values()), self.goal.scope, self.goal.floor)]
+        self._sets = [SparseSet(found)]
         if self._mined is not None:
             self._take(self._mined)
         if self.connectivity is not None:
             kernels = Goal(Kernel(self.per_filter), self.connectivity, skip=("first", *self.goal.skip))
-            links = kernels.find(pl_module, None) or {}
-            self._sets.append(SparseSet(list(links), list(links.values())))
+            links = kernels.find(pl_module)
+            self._sets += [] if links is None else [SparseSet(links)]
         return True
 
     @property
@@ -194,8 +194,8 @@ class ADMMPruning(TimedPruner):
     @torch.no_grad()
     def _make_choice(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         weights = _weights(pl_module)
-        if self.mine is not None and self._mined is None and self._sets[0].pools:
-            self._take(mined([weights[pool.name] for pool in self._sets[0].pools], self.mine))
+        if self.mine is not None and self._mined is None and (prunables := self._sets[0].competition.prunables):
+            self._take(mined([weights[name] for one in prunables for name in one.filters], self.mine))
         if self.is_final:
             self._splits = []
             self._hold(trainer, pl_module, self._supports(weights))
@@ -213,8 +213,9 @@ class ADMMPruning(TimedPruner):
     def _take(self, pattern: Pattern) -> None:
         """Prune to other patterns."""
         self._mined = pattern
-        pools = [replace(pool, granularity=pattern) for pool in self._sets[0].pools if isinstance(pool, WeightPool)]
-        self._sets[0] = replace(self._sets[0], pools=pools)
+        competition = self._sets[0].competition
+        cut = [replace(one, granularity=pattern) for one in competition.prunables if isinstance(one, PrunableWeight)]
+        self._sets[0] = SparseSet(replace(competition, prunables=cut))
 
     def _supports(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return masks into all sparse sets at once: each is projected on what the one before has left."""
@@ -249,10 +250,6 @@ def _beside(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tenso
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in tensors.items()}
-
-
-def _filters(pool: Pool) -> list[str]:
-    return [pool.name] if isinstance(pool, WeightPool) else [member.name for member in pool.group.filters]
 
 
 def _share_of_zeros(tensors: list[Tensor]) -> float:

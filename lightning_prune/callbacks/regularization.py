@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
 from lightning_prune.graph import holder
-from lightning_prune.pruning import Granularity, by_layer, check_each, prunable_weights, some, weight_pools
+from lightning_prune.pruning import Granularity, by_layer, check_each, some, trained_weights, weight_prunables
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.training import CallbackOrder, OrderedCallback, Term, add_term, at_least_zero, refuse_sharding
 
@@ -110,8 +110,9 @@ class Regularization(OrderedCallback):
 
     def _find_weights(self, pl_module: LightningModule) -> list[tuple[nn.Parameter, float]]:
         """Return the weights that have a penalty, each with its factor."""
-        found = prunable_weights(pl_module)
-        layers = {pool.name: holder(pool.name) for pool in weight_pools(pl_module, self.granularity)[0]}
+        found = trained_weights(pl_module)
+        cut, _ = weight_prunables(pl_module, self.granularity)
+        layers = {name: holder(name) for prunable in cut for name in prunable.filters}
         if not layers:
             among = f" among {some(found)}" if found else ""
             raise InputError(f"expected a model with trained weights that {self.granularity} can cut, got none{among}")

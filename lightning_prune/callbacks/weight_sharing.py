@@ -13,7 +13,7 @@ from lightning_prune.callbacks.pruner import Pruner, pruners
 from lightning_prune.callbacks.quantization_aware_training import QuantizationAwareTraining
 from lightning_prune.errors import InputError
 from lightning_prune.graph import holder
-from lightning_prune.pruning import Initialization, SharedWeights, by_layer, cluster, prunable_weights
+from lightning_prune.pruning import Initialization, SharedWeights, by_layer, cluster, trained_weights
 from lightning_prune.pruning.granularities.element import Element
 from lightning_prune.training import (
     CallbackOrder,
@@ -169,7 +169,7 @@ class WeightSharing(Pruner):
         self._begin = in_steps(self.begin, trainer, "begin")
 
     def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
-        weights = {holder(name): (name, weight) for name, weight in prunable_weights(pl_module).items()}
+        weights = {holder(name): (name, weight) for name, weight in trained_weights(pl_module).items()}
         chosen = {pattern: _UNSHARED if own is None else own for pattern, own in self.layers.items()}
         for layer, own in by_layer("layers", chosen, weights).items():
             name, weight = weights[layer]

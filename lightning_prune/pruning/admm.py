@@ -6,9 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.pruning.pools import Pool, WeightPool
-from lightning_prune.pruning.selection import Scope, choose
+from lightning_prune.pruning.competition import Competition
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,16 +14,10 @@ class SparseSet:
     """All weights that have zeros in a given fraction of their units.
 
     Args:
-        pools: What competes.
-        sparsities: Fraction of its units that each pool loses, in [0, 1).
-        scope: Where units compete.
-        floor: Fraction of its units that every pool keeps in global scope, in [0, 1), at least one.
+        competition: What competes, and how much of it is zero.
     """
 
-    pools: Sequence[Pool]
-    sparsities: Sequence[float]
-    scope: Scope = "layer"
-    floor: float = 0.0
+    competition: Competition
 
     def support(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return masks by parameter name, True = kept, that take `weights` to the nearest point of the set.
@@ -33,27 +25,13 @@ class SparseSet:
         It keeps the units with the largest L2 norms, over all that is zero without them, which for every granularity is
         the Euclidean projection; only `Channel(dim=1)` has units that share weights, and there it is close to it.
         """
-        if not self.pools:
-            return {}
-        return choose(
-            self.pools, [norms(pool, weights) for pool in self.pools], self.sparsities, self.scope, self.floor
-        )
+        prunables = self.competition.prunables
+        norms: list[Tensor] = [torch.linalg.vector_norm(one.owned(weights), dim=1) for one in prunables]
+        return self.competition.choose_lowest(norms)
 
     def project(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the nearest point of the set, of those `weights` that it restricts."""
         return {name: weights[name] * mask for name, mask in self.support(weights).items()}
-
-
-def norms(pool: Pool, weights: Mapping[str, Tensor]) -> Tensor:
-    """Return `(n_units,)` L2 norms of all that a pool's masks take away with a unit."""
-    if isinstance(pool, WeightPool):
-        units = pool.granularity.units(weights[pool.name])
-    else:
-        members = [m for m in pool.group.members if m in pool.group.owned or (pool.dim == 1 and m.role == "reader")]
-        parts = [Channel(m.dim).units(weights[m.name])[m.index.to(weights[m.name].device)].flatten(1) for m in members]
-        units = torch.cat(parts, dim=1)
-    result: Tensor = torch.linalg.vector_norm(units, dim=1)
-    return result
 
 
 @dataclass(frozen=True, eq=False)

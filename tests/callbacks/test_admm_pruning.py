@@ -20,7 +20,8 @@ from lightning_prune.callbacks.admm_pruning import ADMMPruning
 from lightning_prune.callbacks.exact_resume import ExactResume
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.admm import SparseSet, Split, residual
-from lightning_prune.pruning.channel_pools import channel_pools
+from lightning_prune.pruning.competition import Competition
+from lightning_prune.pruning.finding import channel_prunables
 from lightning_prune.pruning.granularities.block import Block
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.granularities.element import Element
@@ -29,14 +30,15 @@ from lightning_prune.pruning.granularities.kernel import Kernel
 from lightning_prune.pruning.granularities.n_m import NM
 from lightning_prune.pruning.granularities.pattern import SCP4, Pattern, mined
 from lightning_prune.pruning.granularities.vector import Vector
-from lightning_prune.pruning.pools import WeightPool
+from lightning_prune.pruning.prunable_weight import PrunableWeight
+from lightning_prune.pruning.quota import Quota
 
 BATCHES = 5
 Supports = Iterator[dict[str, Tensor]]
 
 
 def single(shape: tuple[int, ...], granularity: Granularity, sparsity: float) -> SparseSet:
-    return SparseSet([WeightPool("w", torch.Size(shape), granularity)], [sparsity])
+    return SparseSet(Competition([PrunableWeight("w", torch.Size(shape), granularity)], [sparsity], Quota(sparsity)))
 
 
 # The arithmetic -------------------------------------------------------------------------------------------------------
@@ -68,8 +70,8 @@ def test_the_rounds_of_a_quadratic_toy_worked_by_hand() -> None:
 def test_lenet_keeps_as_many_weights_as_the_paper_counts() -> None:
     sizes, rates = (500, 25_000, 400_000, 5_000), (0.8, 0.92, 0.991, 0.93)
     weights = {str(size): torch.randn(1, size) for size in sizes}
-    pools = [WeightPool(name, weight.shape, Element()) for name, weight in weights.items()]
-    near = SparseSet(pools, rates).project(weights)
+    prunables = [PrunableWeight(name, weight.shape, Element()) for name, weight in weights.items()]
+    near = SparseSet(Competition(prunables, rates, Quota(0.0))).project(weights)
     assert sum(int(copy.count_nonzero()) for copy in near.values()) == 6_050
 
 
@@ -132,8 +134,8 @@ def test_no_other_point_of_the_sparse_set_is_nearer(name: str) -> None:
 
 def test_the_projection_over_several_layers_is_the_nearest_too() -> None:
     weights = {"a": torch.randn(2, 3, dtype=torch.float64), "b": torch.randn(2, 2, dtype=torch.float64)}
-    pools = [WeightPool(name, weight.shape, Element()) for name, weight in weights.items()]
-    near = SparseSet(pools, [0.6, 0.6], scope="global").project(weights)
+    prunables = [PrunableWeight(name, weight.shape, Element()) for name, weight in weights.items()]
+    near = SparseSet(Competition(prunables, [0.6, 0.6], Quota(0.6, "global"))).project(weights)
     flat = torch.cat([weight.flatten() for weight in weights.values()])
     distances = {
         kept: float(flat.square().sum() - flat[list(kept)].square().sum()) for kept in combinations(range(10), 4)
@@ -155,10 +157,10 @@ def test_channels_are_nearest_in_all_that_exists_for_them() -> None:
             return self.b(self.a(image))
 
     module = Block()
-    pools = [p for p in channel_pools(module, (torch.randn(1, 1, 4, 4),)) if p.size == 5]
+    prunables = [one for one in channel_prunables(module, (torch.randn(1, 1, 4, 4),), Channel()) if one.size == 5]
     for _ in range(20):
         weights = {name: torch.randn_like(p, dtype=torch.float64) for name, p in module.named_parameters()}
-        near = SparseSet(pools, [0.4]).project(weights)
+        near = SparseSet(Competition(prunables, [0.4], Quota(0.4))).project(weights)
         assert set(near) == {"a.0.weight", "a.0.bias", "a.1.weight", "a.1.bias"}
         squares = torch.stack([weights[name].square().reshape(5, -1).sum(1) for name in near]).sum(0)
         best = min(combinations(range(5), 2), key=lambda gone: float(squares[list(gone)].sum()))

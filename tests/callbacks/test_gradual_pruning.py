@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_prune import GradualPruning, SoftFilterPruning, slim
 from lightning_prune.errors import InputError
+from lightning_prune.pruning.competition import Competition
 from lightning_prune.pruning.criteria.apoz import APoZ
 from lightning_prune.pruning.criteria.batch_norm_scale import BatchNormScale
 from lightning_prune.pruning.criteria.gate_taylor import GateTaylor
@@ -28,6 +29,7 @@ from lightning_prune.pruning.criteria.mix import Mix
 from lightning_prune.pruning.criteria.movement import Movement
 from lightning_prune.pruning.criteria.optimal_brain_damage import OptimalBrainDamage
 from lightning_prune.pruning.criteria.taylor import Taylor
+from lightning_prune.pruning.goal import Goal
 from lightning_prune.pruning.gradient_scores import second_order
 from lightning_prune.pruning.granularities.block import Block
 from lightning_prune.pruning.granularities.channel import Channel
@@ -36,12 +38,10 @@ from lightning_prune.pruning.granularities.kernel import Kernel
 from lightning_prune.pruning.granularities.n_m import NM
 from lightning_prune.pruning.granularities.pattern import SCP4, Pattern
 from lightning_prune.pruning.granularities.vector import Vector
-from lightning_prune.pruning.pools import weight_pools
+from lightning_prune.pruning.quota import erdos_renyi_kernel
 from lightning_prune.pruning.schedules.cubic import Cubic
 from lightning_prune.pruning.schedules.iterative import Iterative
 from lightning_prune.pruning.schedules.one_shot import OneShot
-from lightning_prune.pruning.selection import choose, score
-from lightning_prune.pruning.targets import erdos_renyi_kernel, find_pools
 from lightning_prune.training.process_agreement import check_agreement
 from lightning_prune.training.timeline import Timeline
 
@@ -282,20 +282,26 @@ def test_each_layer_can_have_its_own_sparsity() -> None:
     assert shares == [0.5, 0.5, 0.0, 0.25]
 
 
+def competing(model: nn.Module, sparsity: float, *args: Any, **options: Any) -> Competition:
+    competition = Goal(Element(), sparsity, *args, **options).find(model)
+    assert competition is not None
+    return competition
+
+
 def test_the_floor_keeps_every_layer_alive_and_the_count_exact() -> None:
     torch.manual_seed(0)
     module = Net()
     with torch.no_grad():
         module.last.weight *= 1e-6
-    pools, _ = weight_pools(module, Element())
     weights = dict(module.named_parameters())
-    masks = choose(pools, score(pools, Magnitude(), weights), [0.8] * 4, "global", floor=0.1)
+    competition = competing(module, 0.8, "global", floor=0.1)
+    masks = competition.choose(Magnitude(), weights)
     kept = {name: int(mask.sum()) for name, mask in masks.items()}
     assert kept["last.weight"] == math.ceil(0.1 * 12 * 16 * 9)
-    sizes = sum(pool.size for pool in pools)
+    sizes = sum(one.size for one in competition.prunables)
     assert sum(kept.values()) == sizes - round(0.8 * sizes)
     with pytest.raises(InputError, match=r"expected sparsity of at most 0\.79"):
-        choose(pools, score(pools, Magnitude(), weights), [0.9] * 4, "global", floor=0.2)
+        competing(module, 0.9, "global", floor=0.2).choose(Magnitude(), weights)
 
 
 def test_lamp_in_global_scope_is_the_paper_s_sum() -> None:
@@ -320,14 +326,13 @@ def test_mobilenet_keeps_the_published_number_of_weights() -> None:
     for width, out in pairwise(widths):
         layers += [nn.Conv2d(width, width, 3, groups=width, bias=False), nn.Conv2d(width, out, 1, bias=False)]
     model: Any = nn.Sequential(*layers, nn.Linear(1024, 1000))
-    pools, _ = weight_pools(model, Element())
-    assert sum(pool.size for pool in pools) == 4_209_088
-    pools = find_pools(model, None, Element(), ("first", "depthwise")) or []
-    assert sum(pool.size for pool in pools) == 4_163_584
-    scores = score(pools, Magnitude(), dict(model.named_parameters()))
+    assert sum(one.size for one in competing(model, 0.5).prunables) == 4_209_088
+    weights = dict(model.named_parameters())
     for sparsity, published in ((0.5, 2_127_296), (0.75, 1_086_400), (0.9, 461_862), (0.95, 253_683)):
-        masks = choose(pools, scores, [sparsity] * len(pools))
-        assert abs(sum(int(mask.sum()) for mask in masks.values()) + 44_640 + 864 - published) <= len(pools)
+        competition = competing(model, sparsity, skip=("first", "depthwise"))
+        assert sum(one.size for one in competition.prunables) == 4_163_584
+        masks = competition.choose(Magnitude(), weights)
+        assert abs(sum(int(mask.sum()) for mask in masks.values()) + 44_640 + 864 - published) <= len(masks)
 
 
 def test_erdos_renyi_kernel_meets_the_budget() -> None:
@@ -614,7 +619,7 @@ def test_a_run_of_one_step_has_a_beginning_and_an_end(criterion: Any) -> None:
         (lambda: GradualPruning(), "expected a sparsity in .* for granularity Element"),
         (lambda: GradualPruning(0.4, granularity=NM(2, 4)), r"expected sparsity 0.5 for NM\(n=2, m=4\)"),
         (lambda: GradualPruning(0.4, granularity="n_m"), "expected granularity to be a Granularity, got 'n_m'"),  # type: ignore[arg-type]
-        (lambda: GradualPruning(0.4, criterion="l1"), "expected criterion to be a Criterion or Mix, got 'l1'"),  # type: ignore[arg-type]
+        (lambda: GradualPruning(0.4, criterion="l1"), "expected criterion to be a Criterion, got 'l1'"),  # type: ignore[arg-type]
         (lambda: GradualPruning(0.4, schedule="cubic"), "expected schedule to be a function"),  # type: ignore[arg-type]
         (lambda: GradualPruning(0.4, scope="all"), "scope to be one of layer, global, erdos"),  # type: ignore[arg-type]
         (lambda: GradualPruning(0.4, begin=1.5), r"begin in optimizer steps .* got 1.5"),

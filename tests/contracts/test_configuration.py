@@ -25,7 +25,6 @@ from lightning_prune.callbacks.weight_sharing import WeightSharing
 from lightning_prune.graph.interception import suspended
 from lightning_prune.graph.tracing import stored_tensors
 from lightning_prune.models.classifier import ImageClassifier
-from lightning_prune.pruning.criteria.mix import Mix
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.quantization.quantized_network import quantization_of
 from lightning_prune.reporting.profiling import macs
@@ -40,7 +39,7 @@ def options(group: str) -> list[str]:
 
 def looks_at_weights(name: str) -> bool:
     criterion = instantiate(OmegaConf.load(CONF / "criterion" / f"{name}.yaml"))
-    return isinstance(criterion, Mix) or criterion.needs == "weights"
+    return bool(criterion.needs == "weights")
 
 
 METHODS = (

@@ -6,12 +6,11 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from lightning_prune.errors import InputError
-from lightning_prune.pruning.counts import prune_each, prune_together, put_first
+from lightning_prune.pruning.finding import weight_prunables
 from lightning_prune.pruning.granularities.element import Element
 from lightning_prune.pruning.granularities.kernel import Kernel
-from lightning_prune.pruning.held_masks import HeldMasks
-from lightning_prune.pruning.pools import weight_pools
-from lightning_prune.pruning.prunable_weights import depthwise_layers, layer_weights, prunable_weights
+from lightning_prune.pruning.layer_weights import depthwise_layers, layer_weights, trained_weights
+from lightning_prune.pruning.selection import put_first, select_alone, select_together
 
 
 def test_weights_of_all_layers_and_nothing_else() -> None:
@@ -44,14 +43,14 @@ def test_weights_of_all_layers_and_nothing_else() -> None:
         "recurrent.weight_hh_l0",
         "own.weight",
     ]
-    assert list(prunable_weights(model)) == trained
+    assert list(trained_weights(model)) == trained
     assert list(layer_weights(model)) == [*trained, "frozen.weight"]
 
 
 def test_what_is_tied_to_an_embedding_is_none() -> None:
     model = nn.ModuleDict({"head": nn.Linear(4, 9, bias=False), "words": nn.Embedding(9, 4)})
     model["head"].weight = model["words"].weight
-    assert prunable_weights(model) == {}
+    assert trained_weights(model) == {}
 
 
 def test_parametrized_layers_give_the_stored_tensor_of_the_weight_s_shape() -> None:
@@ -61,12 +60,12 @@ def test_parametrized_layers_give_the_stored_tensor_of_the_weight_s_shape() -> N
             "spectral": parametrizations.spectral_norm(nn.Conv2d(2, 3, 3)),
         }
     )
-    assert list(prunable_weights(model)) == [
+    assert list(trained_weights(model)) == [
         "normed.parametrizations.weight.original1",
         "spectral.parametrizations.weight.original",
     ]
-    pools, _ = weight_pools(model, Element())
-    assert [pool.layers for pool in pools] == [["normed"], ["spectral"]]
+    prunables, _ = weight_prunables(model, Element())
+    assert [one.layers for one in prunables] == [["normed"], ["spectral"]]
 
 
 def test_looking_for_weights_changes_no_parametrization() -> None:
@@ -83,8 +82,8 @@ def test_depthwise_layers_are_known() -> None:
 
 
 def test_what_cannot_be_cut_is_told_with_the_reason() -> None:
-    pools, uncut = weight_pools(nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(3, 2)), Kernel())
-    assert [pool.name for pool in pools] == ["0.weight"]
+    prunables, uncut = weight_prunables(nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(3, 2)), Kernel())
+    assert [name for one in prunables for name in one.filters] == ["0.weight"]
     assert list(uncut) == ["2"]
     assert "(2, 3)" in uncut["2"]
 
@@ -104,31 +103,19 @@ def test_what_is_gone_goes_first_and_other_scores_stay_bit_by_bit(dtype: torch.d
 def test_runs_lose_the_same_and_what_may_not_go_stays() -> None:
     scores = torch.tensor([1.0, 2, 3, 4, 10, 20, 30, 40])
     free = torch.tensor([True, True, True, True, False, False, True, True])
-    (one,) = prune_each([scores], [0.5], [None], [1])
-    (two,) = prune_each([scores], [0.5], [None], [2])
-    (three,) = prune_each([scores], [0.75], [free], [1])
+    one = select_alone(scores, 4)
+    two = select_alone(scores, 2, runs=2)
+    three = select_alone(scores, 6, free)
+    four = select_alone(scores, 7, free)
     assert one.int().tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
     assert two.int().tolist() == [1, 1, 0, 0, 1, 1, 0, 0]
     assert three.int().tolist() == [1, 1, 1, 1, 0, 0, 1, 1]
+    assert torch.equal(four, three)
 
 
 def test_a_layer_at_its_floor_leaves_the_rest_to_others() -> None:
     scores = [torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([1.0, 2, 3, 4]), torch.tensor([5.0, 6, 7, 8])]
-    pruned = prune_together(scores, 0.5, [None] * 3, floor=0.25)
+    pruned = select_together(scores, 0.5, [None] * 3, floor=0.25)
     assert [one.int().tolist() for one in pruned] == [[1, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 0]]
     with pytest.raises(InputError, match=r"at most 0\.5000"):
-        prune_together(scores, 0.6, [None] * 3, floor=0.5)
-
-
-def test_other_masks_of_the_same_shapes_take_the_place_of_those_in_force() -> None:
-    model = nn.Linear(3, 2)
-    held = HeldMasks(model, {"weight": torch.tensor([[True, False, True]] * 2)})
-    other = {"weight": torch.tensor([[False, False, True]] * 2)}
-    assert held.replace(other)
-    assert torch.equal(held.masks["weight"], other["weight"])
-    assert not held.replace({"weight": torch.ones(2, 1, dtype=torch.bool)})
-    assert not held.replace({"bias": torch.ones(2, dtype=torch.bool)})
-    held.enforce()
-    assert (model.weight == 0).sum() == 4
-    with pytest.raises(InputError, match="one of bias that does not fit"):
-        HeldMasks(model, {"bias": torch.ones(3, dtype=torch.bool)})
+        select_together(scores, 0.6, [None] * 3, floor=0.5)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_prune.errors import InputError
-from lightning_prune.pruning import lowest as selection
+from lightning_prune.pruning import lowest as search
 from lightning_prune.pruning.lowest import from_key, kth_lowest, lowest, to_key
 
 FORMATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -19,9 +19,9 @@ EMPTY_AND_SMALL = [0, 700, 1, 0, 0, 64, 65, 3, 4200, 0, 967]
 @pytest.fixture
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a few thousand scores as many as a hundred million are."""
-    monkeypatch.setattr(selection, "BLOCK", 64)
-    monkeypatch.setattr(selection, "FEW", 12**3)
-    monkeypatch.setattr(selection, "SHORT", 1)
+    monkeypatch.setattr(search, "BLOCK", 64)
+    monkeypatch.setattr(search, "FEW", 12**3)
+    monkeypatch.setattr(search, "SHORT", 1)
 
 
 def reference(scores: list[Tensor], number: int) -> list[Tensor]:
@@ -163,13 +163,13 @@ def test_keys_order_all_numbers(dtype: torch.dtype) -> None:
 
 def readings(monkeypatch: pytest.MonkeyPatch, scores: Tensor, number: int) -> int:
     """Return how often all scores are read before the threshold is known."""
-    calls, survey = [], selection.survey
+    calls, survey = [], search.survey
 
     def spy(blocks: list[Tensor], low: float, high: float, room: int) -> tuple[int, int, list[Tensor]]:
         calls.append(sum(map(len, blocks)))
         return survey(blocks, low, high, room)
 
-    monkeypatch.setattr(selection, "survey", spy)
+    monkeypatch.setattr(search, "survey", spy)
     threshold, upto = kth_lowest([scores], number)
     monkeypatch.undo()
     assert threshold == scores.kthvalue(number).values
@@ -216,7 +216,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("number", [1000, 50_000, 90_000])
 def test_no_scores_make_it_large_or_slow(monkeypatch: pytest.MonkeyPatch, case: str, number: int) -> None:
-    monkeypatch.setattr(selection, "BLOCK", 2000)
+    monkeypatch.setattr(search, "BLOCK", 2000)
     scores = CASES[case](100_000, torch.Generator().manual_seed(0))
     with Largest(scores) as seen:
         lowest([scores], number)
