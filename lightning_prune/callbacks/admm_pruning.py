@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from lightning_prune.graph import ExampleInput
 from lightning_prune.pruning import (
     Goal,
     Granularity,
-    PrunableWeight,
     Scope,
     Skip,
     SparseSet,
@@ -23,7 +21,7 @@ from lightning_prune.pruning import (
     Split,
     Uncut,
     check_sparsity,
-    join,
+    in_all,
     residual,
 )
 from lightning_prune.pruning.granularities.element import Element
@@ -198,7 +196,7 @@ class ADMMPruning(TimedPruner):
             self._take(mined([weights[name] for one in prunables for name in one.filters], self.mine))
         if self.is_final:
             self._splits = []
-            self._hold(trainer, pl_module, self._supports(weights))
+            self._hold(trainer, pl_module, in_all(self._sets, weights))
             return
         rho, former = self._rho_after(step), self._rho
         if self._splits:
@@ -213,16 +211,7 @@ class ADMMPruning(TimedPruner):
     def _take(self, pattern: Pattern) -> None:
         """Prune to other patterns."""
         self._mined = pattern
-        competition = self._sets[0].competition
-        cut = [replace(one, granularity=pattern) for one in competition.prunables if isinstance(one, PrunableWeight)]
-        self._sets[0] = SparseSet(replace(competition, prunables=cut))
-
-    def _supports(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return masks into all sparse sets at once: each is projected on what the one before has left."""
-        masks: dict[str, Tensor] = {}
-        for sparse in self._sets:
-            join(masks, sparse.support({name: tensor * masks.get(name, 1) for name, tensor in weights.items()}))
-        return masks
+        self._sets[0] = self._sets[0].cut(pattern)
 
     def _rho_after(self, step: int) -> float:
         """Return the factor of the round that starts after `step`."""

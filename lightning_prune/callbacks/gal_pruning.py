@@ -17,14 +17,12 @@ from lightning_prune.distillation import Teacher
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput
 from lightning_prune.pruning import (
-    OFFICIAL,
-    PAPER,
+    VARIANTS,
     AdversarialSearch,
     MaskableKind,
     Quota,
     check_sparsity,
     find_maskable,
-    join,
 )
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.slimming import couple
@@ -37,8 +35,6 @@ from lightning_prune.training import (
     instance,
     one_of,
 )
-
-VARIANTS = {"paper": PAPER, "official": OFFICIAL}
 
 
 class GALPruning(TimedPruner):
@@ -285,10 +281,8 @@ class GALPruning(TimedPruner):
         """Remove what the search has found, and go on with the module's own loss."""
         removed = search.settle(self.quota, trainer.optimizers)
         self._census = search.census()
-        masks: dict[str, Tensor] = {}
-        for structure, gone in zip(search.structures, removed, strict=True):
-            join(masks, structure.masks(~gone, pl_module))
-            if gone.any():
-                self._removed[structure.name] = gone.nonzero().flatten().tolist()
+        found = zip(search.structures, removed, strict=True)
+        self._removed = {one.name: gone.nonzero().flatten().tolist() for one, gone in found if gone.any()}
+        masks = search.hard_masks(removed)
         self._search, self._means = None, EpochMeans()
         self._hold(trainer, pl_module, masks)

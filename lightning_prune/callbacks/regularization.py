@@ -1,6 +1,6 @@
 """Penalties on the weights in the loss: L1, L2 and group lasso over units of any shape."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -11,34 +11,8 @@ from lightning_prune.errors import InputError
 from lightning_prune.graph import holder
 from lightning_prune.pruning import Granularity, by_layer, check_each, some, trained_weights, weight_prunables
 from lightning_prune.pruning.granularities.channel import Channel
+from lightning_prune.pruning.penalties import Penalty, group_lasso
 from lightning_prune.training import CallbackOrder, OrderedCallback, Term, add_term, at_least_zero, refuse_sharding
-
-Penalty = Callable[[Tensor], Tensor]
-"""A scalar for the units `(n_units, unit_size)` of one weight."""
-
-
-def group_lasso(units: Tensor) -> Tensor:
-    """Return the sum of the L2 norms of units `(n_units, unit_size)`; of single weights, that is their L1 norm.
-
-    It pulls every unit towards zero with the same force, whatever its norm, and leaves one that is zero alone.
-
-    >>> group_lasso(torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, -2.0]]))
-    tensor(7.)
-
-    Reference:
-        Wen et al., Learning Structured Sparsity in Deep Neural Networks, 2016, arXiv:1608.03665, section 3.1.
-    """
-    norms: Tensor = torch.linalg.vector_norm(units, dim=1)
-    return norms.sum()
-
-
-def l2(units: Tensor) -> Tensor:
-    """Return half the sum of the squares of the weights, whose gradient is that of an SGD optimizer's `weight_decay`.
-
-    >>> l2(torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
-    tensor(13.)
-    """
-    return units.square().sum() / 2
 
 
 class Regularization(OrderedCallback):
@@ -52,8 +26,8 @@ class Regularization(OrderedCallback):
     Args:
         strength: Factor of the penalty, at least 0, or such factors by layer name pattern (`{"layer1.*": 1e-4,
             "*": 1e-5}`; the first that matches counts, unmatched layers have no penalty).
-        penalty: `group_lasso`, `l2`, or any function of the units `(n_units, unit_size)` of a weight; the results of
-            all weights are added up.
+        penalty: `group_lasso` or `l2`, see `lightning_prune.pruning.penalties`, or any function of the units
+            `(n_units, unit_size)` of a weight; the results of all weights are added up.
         granularity: What a unit is, by default a filter, `Channel()`; with `Element()`, `group_lasso` is the L1 norm.
 
     Raises:

@@ -1,6 +1,6 @@
 """From units to masks: what competes, which goes, and what stays in force."""
 
-from lightning_prune.pruning.admm import SparseSet, Split, residual
+from lightning_prune.pruning.admm import SparseSet, Split, in_all, residual
 from lightning_prune.pruning.channel_permutation import permute_channels
 from lightning_prune.pruning.competition import Competition
 from lightning_prune.pruning.counts import check_sparsity
@@ -8,22 +8,20 @@ from lightning_prune.pruning.criteria.criterion import Criterion
 from lightning_prune.pruning.finding import Skip, Uncut, weight_prunables
 from lightning_prune.pruning.gal.search import AdversarialSearch
 from lightning_prune.pruning.gal.soft_masks import MaskableKind, find_maskable
-from lightning_prune.pruning.gal.variants import OFFICIAL, PAPER
+from lightning_prune.pruning.gal.variants import VARIANTS
 from lightning_prune.pruning.gathering import Gathering
 from lightning_prune.pruning.goal import Goal
 from lightning_prune.pruning.granularities.granularity import Granularity
-from lightning_prune.pruning.held_masks import HeldMasks
+from lightning_prune.pruning.held_masks import HeldMasks, nonzeros
 from lightning_prune.pruning.layer_patterns import by_layer, check_each, some
 from lightning_prune.pruning.layer_weights import layer_weights, trained_weights
 from lightning_prune.pruning.norm_limits import NormLimits
-from lightning_prune.pruning.prunable import Prunable, join
-from lightning_prune.pruning.prunable_weight import PrunableWeight
+from lightning_prune.pruning.prunable import Prunable
 from lightning_prune.pruning.quota import Quota, Scope, Sparsity
 from lightning_prune.pruning.value_sharing import Initialization, SharedWeights, cluster
 
 __all__ = [
-    "OFFICIAL",
-    "PAPER",
+    "VARIANTS",
     "AdversarialSearch",
     "Competition",
     "Criterion",
@@ -35,7 +33,6 @@ __all__ = [
     "MaskableKind",
     "NormLimits",
     "Prunable",
-    "PrunableWeight",
     "Quota",
     "Scope",
     "SharedWeights",
@@ -49,8 +46,9 @@ __all__ = [
     "check_sparsity",
     "cluster",
     "find_maskable",
-    "join",
+    "in_all",
     "layer_weights",
+    "nonzeros",
     "permute_channels",
     "residual",
     "some",

@@ -1,12 +1,15 @@
 """ADMM: weights that are drawn towards copies of themselves, each in a set of sparse weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from lightning_prune.pruning.competition import Competition
+from lightning_prune.pruning.granularities.granularity import Granularity
+from lightning_prune.pruning.prunable import join
+from lightning_prune.pruning.prunable_weight import PrunableWeight
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +32,25 @@ class SparseSet:
         norms: list[Tensor] = [torch.linalg.vector_norm(one.owned(weights), dim=1) for one in prunables]
         return self.competition.choose_lowest(norms)
 
+    def cut(self, granularity: Granularity) -> "SparseSet":
+        """Return the same set for weights that are cut otherwise; channels stay what they are."""
+        prunables = [
+            replace(one, granularity=granularity) if isinstance(one, PrunableWeight) else one
+            for one in self.competition.prunables
+        ]
+        return SparseSet(replace(self.competition, prunables=prunables))
+
     def project(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the nearest point of the set, of those `weights` that it restricts."""
         return {name: weights[name] * mask for name, mask in self.support(weights).items()}
+
+
+def in_all(sets: Sequence[SparseSet], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return masks by parameter name into all sets at once: each is projected on what the one before has left."""
+    masks: dict[str, Tensor] = {}
+    for sparse in sets:
+        join(masks, sparse.support({name: tensor * masks.get(name, 1) for name, tensor in weights.items()}))
+    return masks
 
 
 @dataclass(frozen=True, eq=False)

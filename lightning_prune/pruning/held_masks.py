@@ -84,3 +84,9 @@ def momenta(optimizers: Iterable[Optimizer], parameters: Iterable[Tensor]) -> li
         ]
         for parameter in parameters
     ]
+
+
+def nonzeros(module: nn.Module) -> dict[str, Tensor]:
+    """Return bool masks, True = not zero, by the name of every parameter that has zeros."""
+    masks = {name: weight.detach() != 0 for name, weight in module.named_parameters()}
+    return {name: mask for name, mask in masks.items() if not mask.all()}

@@ -15,6 +15,7 @@ from lightning_prune.pruning.gal.mask_layers import MaskLayers
 from lightning_prune.pruning.gal.soft_masks import Maskable, SoftMasks
 from lightning_prune.pruning.gal.variants import Variant
 from lightning_prune.pruning.held_masks import momenta
+from lightning_prune.pruning.prunable import join
 from lightning_prune.pruning.quota import Quota
 
 
@@ -45,6 +46,7 @@ class AdversarialSearch:
         l1: float,
         seed: int,
     ) -> None:
+        self._module = module
         self.structures = structures
         """What is masked, in the order of the masks."""
         self._variant, self._alignment, self._l1 = variant, alignment, l1
@@ -179,6 +181,13 @@ class AdversarialSearch:
             for average in averages:  # the optimizer's view of a product is that of its factor, scaled
                 average.mul_(factor)
         return self._layers.by_structure(pruned)
+
+    def hard_masks(self, removed: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return bool masks over all that exists for what is `removed`, see `settle`, by parameter name."""
+        masks: dict[str, Tensor] = {}
+        for structure, gone in zip(self.structures, removed, strict=True):
+            join(masks, structure.masks(~gone, self._module))
+        return masks
 
     def census(self) -> dict[str, float]:
         """Return how the masks lie, by name: the share at zero, how many of each structure are not, a histogram."""

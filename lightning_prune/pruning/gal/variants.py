@@ -43,3 +43,4 @@ OFFICIAL = Variant(
     ahead=False,
     evaluating=False,
 )
+VARIANTS = {"paper": PAPER, "official": OFFICIAL}
