@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_prune.errors import InputError
 from lightning_prune.pruning.competition import Competition
 from lightning_prune.pruning.counts import count
+from lightning_prune.pruning.criteria.batch_norm_scale import BatchNormScale
 from lightning_prune.pruning.criteria.criterion import Criterion
 from lightning_prune.pruning.criteria.geometric_median import GeometricMedian
 from lightning_prune.pruning.criteria.mix import Mix
 from lightning_prune.pruning.criteria.random import Random
+from lightning_prune.pruning.criteria.taylor import Taylor
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.granularities.granularity import Granularity
 from lightning_prune.pruning.granularities.kernel import Kernel
@@ -83,3 +86,15 @@ def test_mix_is_a_criterion_of_weights_with_two_stages() -> None:
     assert (mix.needs, mix.reads) == (Criterion.needs, Criterion.reads)
     assert mix.stages == ((mix.first, 0.25), (mix.then, 0.75))
     assert Random().stages == ((Random(), 1.0),)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1])
+def test_a_share_of_all_or_nothing_is_refused(share: float) -> None:
+    with pytest.raises(InputError, match=r"expected a share in \(0, 1\), got"):
+        Mix(share=share)
+
+
+@pytest.mark.parametrize("criterion", [Taylor(), BatchNormScale()])
+def test_only_criteria_of_weights_are_mixed(criterion: Criterion) -> None:
+    with pytest.raises(InputError, match="expected criteria of the weights to mix, got"):
+        Mix(then=criterion)
