@@ -1,6 +1,6 @@
 """Pruning by any criterion, granularity, schedule and scope: gradual, one-shot or iterative, soft, rewound."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, get_args
 
 import torch
@@ -19,6 +19,7 @@ from lightning_prune.pruning import (
     Goal,
     Granularity,
     HeldMasks,
+    Schedule,
     Scope,
     Skip,
     Sparsity,
@@ -38,8 +39,6 @@ from lightning_prune.training import (
     rewind,
     snapshot,
 )
-
-Schedule = Callable[[float, float], float]
 
 
 class GradualPruning(TimedPruner):
@@ -106,7 +105,10 @@ class GradualPruning(TimedPruner):
         if not callable(self.schedule):
             raise InputError(f"expected schedule to be a function such as Cubic(), got {schedule!r}")
         if len(self.criterion.stages) > 1 and scope == "global":
-            raise InputError("expected scope='layer' for Mix, whose second criterion scores what is left of a layer")
+            name = type(self.criterion).__name__
+            raise InputError(
+                f"expected scope='layer' for {name}, whose second criterion scores what is left of a layer"
+            )
         self.rewind_to = check_moment(rewind_to, "rewind_to")
         self.soft = instance("soft", bool, soft)
         self.gather = positive("gather", gather)

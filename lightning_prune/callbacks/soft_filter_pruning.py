@@ -1,7 +1,6 @@
 """Soft filter pruning and its relatives: SFP, ASFP, FPGM."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,14 +12,12 @@ from torch.optim import Optimizer
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput
-from lightning_prune.pruning import Competition, Criterion, Goal, HeldMasks, NormLimits, Sparsity
+from lightning_prune.pruning import Competition, Criterion, Goal, HeldMasks, NormLimits, Schedule, Sparsity
 from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.schedules.constant import Constant
 from lightning_prune.slimming import Residual
 from lightning_prune.training import positive, total_epochs
-
-Schedule = Callable[[float, float], float]
 
 
 class SoftFilterPruning(Pruner):

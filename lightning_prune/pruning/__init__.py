@@ -2,7 +2,7 @@
 
 from lightning_prune.pruning.admm import SparseSet, Split, in_all, residual
 from lightning_prune.pruning.channel_permutation import permute_channels
-from lightning_prune.pruning.competition import Competition
+from lightning_prune.pruning.competition import Competition, Schedule
 from lightning_prune.pruning.counts import check_sparsity
 from lightning_prune.pruning.criteria.criterion import Criterion
 from lightning_prune.pruning.finding import Skip, Uncut, weight_prunables
@@ -34,6 +34,7 @@ __all__ = [
     "NormLimits",
     "Prunable",
     "Quota",
+    "Schedule",
     "Scope",
     "SharedWeights",
     "Skip",

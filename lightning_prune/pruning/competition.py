@@ -16,6 +16,9 @@ from lightning_prune.pruning.selection import put_first, select_alone
 
 log = logging.getLogger(__name__)
 
+Schedule = Callable[[float, float], float]
+"""The sparsity at a progress in [0, 1] on the way to a final one, both fractions of units."""
+
 
 @dataclass(frozen=True, eq=False)
 class Competition:
@@ -31,7 +34,7 @@ class Competition:
     sparsities: Sequence[float]
     quota: Quota
 
-    def at(self, schedule: Callable[[float, float], float], progress: float) -> "Competition":
+    def at(self, schedule: Schedule, progress: float) -> "Competition":
         """Return the same with the sparsities that a schedule has at `progress` in [0, 1] on the way to these."""
         return replace(self, sparsities=[schedule(progress, final) for final in self.sparsities])
 
