@@ -41,7 +41,7 @@ class SparseSet:
         return SparseSet(replace(self.competition, prunables=prunables))
 
     def project(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the nearest point of the set, of those `weights` that it restricts."""
+        """Return the nearest point of the set, of those `weights`, of any shapes, that it restricts, by name."""
         return {name: weights[name] * mask for name, mask in self.support(weights).items()}
 
 
@@ -76,7 +76,7 @@ class Split:
         return cls(near, {name: torch.zeros_like(copy) for name, copy in near.items()})
 
     def update(self, sparse: SparseSet, weights: Mapping[str, Tensor]) -> "Split":
-        """Return Z, the projection of W + U, and U + W - Z."""
+        """Return Z, the projection of W + U, and U + W - Z, given `weights` W by name, each of its own shape."""
         lifted = {name: weights[name] + dual for name, dual in self.dual.items()}
         near = sparse.project(lifted)
         return Split(near, {name: lifted[name] - copy for name, copy in near.items()})
@@ -86,7 +86,7 @@ class Split:
         return Split(self.near, {name: dual / growth for name, dual in self.dual.items()})
 
     def pull(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """Return half the squared distance of W from Z - U, whose gradient is W - Z + U."""
+        """Return a scalar, half the squared distance of `weights` W from Z - U, whose gradient is W - Z + U."""
         squares = [
             (weights[name].to(copy.dtype) - (copy - self.dual[name])).square().sum() for name, copy in self.near.items()
         ]
@@ -94,7 +94,7 @@ class Split:
 
 
 def residual(splits: Sequence[Split], weights: Mapping[str, Tensor]) -> Tensor:
-    """Return how far the weights are from their copies: the norm of W - Z of all splits over that of W."""
+    """Return a scalar, how far `weights` W are from their copies: the norm of W - Z of all splits over that of W."""
     apart = [(weights[name] - copy).square().sum() for split in splits for name, copy in split.near.items()]
     whole = [weights[name].square().sum() for split in splits for name in split.near]
     return (torch.stack(apart).sum() / torch.stack(whole).sum()).sqrt()

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.gal.adversary import Adversary
 from lightning_prune.pruning.gal.fista import Fista
+from lightning_prune.pruning.gal.mask_gradients import MaskGradients
 from lightning_prune.pruning.gal.mask_layers import MaskLayers
 from lightning_prune.pruning.gal.soft_masks import Maskable, SoftMasks
 from lightning_prune.pruning.gal.variants import Variant
@@ -56,9 +57,7 @@ class AdversarialSearch:
         initial = variant.initial(sum(self._layers.sizes), seed).to(self._soft.parameters[0].device)
         self._fista = Fista(initial, restart=variant.ahead)
         self._before = self._moved = self._fista.values
-        self._sum = torch.zeros_like(self._moved)
-        self._steps = 0
-        self._pending: Tensor | None = None
+        self._gradients = MaskGradients(self._moved, averaged=variant.ahead)
         self.fold()
 
     @property
@@ -101,23 +100,21 @@ class AdversarialSearch:
 
     def unfold(self) -> None:
         """Put the parameters without masks into the module, and their gradients; note those of the masks."""
-        self._pending = self._soft.unfold(self._in_training)
+        self._gradients.note(self._soft.unfold(self._in_training))
 
     def stepped(self) -> None:
         """Take over the parameters that an optimizer has really changed, and count the gradients of the masks."""
-        if self._pending is not None:
+        if self._gradients.confirm():
             self._soft.stepped()
-            self._sum = self._sum + self._pending if self._variant.ahead else self._pending
-            self._steps = self._steps + 1 if self._variant.ahead else 1
 
     def fold(self) -> None:
         """Put the masks back into the module, for training."""
-        self._pending = None
+        self._gradients.drop()
         self._soft.fold(self._in_training)
 
     def fold_masks(self) -> None:
         """Put the masks themselves into the module, for everything else: training may look ahead of them."""
-        self._pending = None
+        self._gradients.drop()
         self._soft.fold(self.masks)
 
     # The masks --------------------------------------------------------------------------------------------------------
@@ -134,12 +131,13 @@ class AdversarialSearch:
         Raises:
             InputError: If the search has diverged, or the layers cannot lose so many.
         """
-        if self._steps == 0:
+        gradient = self._gradients.mean()
+        if gradient is None:
             return
         l1: float | Tensor = pressure * self._l1
         if quota is not None:
             l1 = l1 * self._layers.lowest(self._fista.point, quota)
-        self._before, gradient = self.masks, self._sum / self._steps
+        self._before = self.masks
         if not gradient.isfinite().all():
             raise InputError(
                 "expected a search with finite gradients, got NaN or infinity: it has diverged; lower the learning "
@@ -148,7 +146,7 @@ class AdversarialSearch:
         if not self._variant.ahead:
             gradient = gradient + l1 * self._before.sign()
         self._moved = self._fista.step(gradient, rate, l1)
-        self._sum, self._steps = torch.zeros_like(self._sum), 0
+        self._gradients.begin_anew()
         self._fista.keep(self._layers.last(self._moved, self.masks), self._before.abs())
         self.fold()
 
@@ -200,7 +198,7 @@ class AdversarialSearch:
         return {
             "fista": self._fista.state_dict(),
             "plain": {name: tensor.cpu() for name, tensor in self._soft.plain.items()},
-            "gradient": (self._sum.cpu(), self._steps),
+            "gradient": self._gradients.state(),
             "last": (self._before.cpu(), self._moved.cpu()),
             "adversary": self._adversary.state_dict(),
         }
@@ -209,8 +207,8 @@ class AdversarialSearch:
         """Go on where another search was."""
         self._fista.load_state_dict(state["fista"])
         self._soft.load_plain(state["plain"])
-        device = self._sum.device
-        (total, self._steps), last = state["gradient"], state["last"]
-        self._sum, self._before, self._moved = (saved.to(device) for saved in (total, *last))
+        device = self._moved.device
+        self._gradients.load(state["gradient"])
+        self._before, self._moved = (saved.to(device) for saved in state["last"])
         self._adversary.load_state_dict(state["adversary"], device)
         self.fold()
