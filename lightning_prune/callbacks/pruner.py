@@ -71,7 +71,7 @@ class Pruner(OrderedCallback, ABC):
     def masks(self) -> dict[str, Tensor] | None:
         """The bool masks in force by parameter name, True = kept; None before the first choice.
 
-        They broadcast over the parameters.
+        They are of any shape that broadcasts over the parameter.
         """
         return None if self._held is None else self._held.masks
 

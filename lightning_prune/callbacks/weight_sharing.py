@@ -107,7 +107,7 @@ class WeightSharing(Pruner):
 
     @property
     def masks(self) -> dict[str, Tensor] | None:
-        """The bool masks in force by parameter name, True = a weight that is not zero for good."""
+        """The bool masks in force by parameter name, in its shape, True = a weight that is not zero for good."""
         return None if self._shared is None else {name: codes != 0 for name, codes in self._shared.codes.items()}
 
     def objection(self, other: OrderedCallback) -> str | None:

@@ -25,6 +25,8 @@ class SparseSet:
     def support(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return masks by parameter name, True = kept, that take `weights` to the nearest point of the set.
 
+        Weights are of any shape, and masks broadcast over them.
+
         It keeps the units with the largest L2 norms, over all that is zero without them, which for every granularity is
         the Euclidean projection; only `Channel(dim=1)` has units that share weights, and there it is close to it.
         """
@@ -46,7 +48,10 @@ class SparseSet:
 
 
 def in_all(sets: Sequence[SparseSet], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return masks by parameter name into all sets at once: each is projected on what the one before has left."""
+    """Return masks by parameter name into all sets at once: each is projected on what the one before has left.
+
+    Weights are of any shape, and masks broadcast over them.
+    """
     masks: dict[str, Tensor] = {}
     for sparse in sets:
         join(masks, sparse.support({name: tensor * masks.get(name, 1) for name, tensor in weights.items()}))
@@ -71,12 +76,12 @@ class Split:
 
     @classmethod
     def start(cls, sparse: SparseSet, weights: Mapping[str, Tensor]) -> "Split":
-        """Return the projection of the weights, and no dual."""
+        """Return the projection of the weights, which are of any shape, and no dual."""
         near = sparse.project(weights)
         return cls(near, {name: torch.zeros_like(copy) for name, copy in near.items()})
 
     def update(self, sparse: SparseSet, weights: Mapping[str, Tensor]) -> "Split":
-        """Return Z, the projection of W + U, and U + W - Z, given `weights` W by name, each of its own shape."""
+        """Return Z, the projection of W + U, and U + W - Z, given W, `weights` of any shape by name."""
         lifted = {name: weights[name] + dual for name, dual in self.dual.items()}
         near = sparse.project(lifted)
         return Split(near, {name: lifted[name] - copy for name, copy in near.items()})
@@ -86,7 +91,7 @@ class Split:
         return Split(self.near, {name: dual / growth for name, dual in self.dual.items()})
 
     def pull(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """Return a scalar, half the squared distance of `weights` W from Z - U, whose gradient is W - Z + U."""
+        """Return `()`, half the squared distance of `weights` W from Z - U, whose gradient is W - Z + U."""
         squares = [
             (weights[name].to(copy.dtype) - (copy - self.dual[name])).square().sum() for name, copy in self.near.items()
         ]
@@ -94,7 +99,7 @@ class Split:
 
 
 def residual(splits: Sequence[Split], weights: Mapping[str, Tensor]) -> Tensor:
-    """Return a scalar, how far `weights` W are from their copies: the norm of W - Z of all splits over that of W."""
+    """Return `()`, how far `weights` W are from their copies: the norm of W - Z of all splits over that of W."""
     apart = [(weights[name] - copy).square().sum() for split in splits for name, copy in split.near.items()]
     whole = [weights[name].square().sum() for split in splits for name in split.near]
     return (torch.stack(apart).sum() / torch.stack(whole).sum()).sqrt()

@@ -80,8 +80,8 @@ class Competition:
 
         Args:
             criterion: Scores of units.
-            weights: By parameter name.
-            held: Masks in force.
+            weights: By parameter name, of any shape.
+            held: Masks in force, which broadcast over them.
             owned: Mask all that exists for channels, not the filters alone.
         """
         scores = [

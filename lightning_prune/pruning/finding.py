@@ -35,6 +35,8 @@ def find_prunables(
 ) -> list[Prunable] | None:
     """Return what can be pruned in a model; None if that takes `arguments` of its `forward`, and there are none.
 
+    Arguments are tensors of any shape.
+
     Raises:
         InputError: If there is nothing, or a layer cannot be cut and is to be refused.
     """
@@ -88,7 +90,7 @@ def channel_prunables(model: nn.Module, arguments: tuple[Tensor, ...], granulari
 
     Args:
         model: A module that can be traced.
-        arguments: What its `forward` takes.
+        arguments: What its `forward` takes, of any shape.
         granularity: Treatment of residual streams, by what channels are scored, and how many may stay.
 
     Raises:

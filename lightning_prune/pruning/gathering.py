@@ -44,12 +44,12 @@ class Gathering:
             self._pending = None
 
     def look_at_loss(self, module: LightningModule, loss: Tensor, seed: int) -> None:
-        """Score the curvature of the loss of a step."""
+        """Score the curvature of the loss, `()`, of a step."""
         parameters = {name: module.get_parameter(name) for name in self._names}
         self._add(self._score(second_order(loss, parameters, seed)))
 
     def check_activations(self, module: LightningModule, arguments: tuple[Tensor, ...]) -> None:
-        """Refuse channels that enter no activation function.
+        """Refuse channels that enter no activation function, given `arguments` of `forward`, of any shape.
 
         Raises:
             InputError: If there are any.

@@ -54,6 +54,8 @@ class Goal:
     def prunables(self, model: nn.Module, arguments: tuple[Tensor, ...] | None) -> list[Prunable] | None:
         """Return what can be pruned in a model; None if that takes `arguments` of its `forward`, and there are none.
 
+        Arguments are tensors of any shape.
+
         Raises:
             InputError: If there is nothing, or a layer cannot be cut and is to be refused.
         """
@@ -71,6 +73,8 @@ class Goal:
 
     def find(self, model: nn.Module, arguments: tuple[Tensor, ...] | None = None) -> Competition | None:
         """Return what is to lose units in a model, and how many; None if that takes `arguments`, and there are none.
+
+        Arguments are tensors of any shape.
 
         Raises:
             InputError: As `prunables` and `settle`.

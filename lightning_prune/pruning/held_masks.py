@@ -45,7 +45,7 @@ class HeldMasks:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The bool masks by parameter name, True = kept."""
+        """The bool masks by parameter name, True = kept, of any shape that broadcasts over the parameter."""
         return {name: mask.bool() for name, mask in self.factors.items()}
 
     def enforce(self, optimizers: Iterable[Optimizer] = ()) -> None:
@@ -73,7 +73,7 @@ def apply_masks(tensors: Iterable[Tensor], masks: Iterable[Tensor]) -> None:
 
 
 def momenta(optimizers: Iterable[Optimizer], parameters: Iterable[Tensor]) -> list[list[Tensor]]:
-    """Return, for each parameter, the optimizers' running averages that have its shape."""
+    """Return, for each parameter, of any shape, the optimizers' running averages of the same shape."""
     optimizers = list(optimizers)
     return [
         [
@@ -87,6 +87,6 @@ def momenta(optimizers: Iterable[Optimizer], parameters: Iterable[Tensor]) -> li
 
 
 def nonzeros(module: nn.Module) -> dict[str, Tensor]:
-    """Return bool masks, True = not zero, by the name of every parameter that has zeros."""
+    """Return bool masks, True = not zero, by the name of every parameter that has zeros, and in its shape."""
     masks = {name: weight.detach() != 0 for name, weight in module.named_parameters()}
     return {name: mask for name, mask in masks.items() if not mask.all()}

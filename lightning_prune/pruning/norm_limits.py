@@ -22,7 +22,7 @@ class NormLimits:
 
         Args:
             name: Name of the weight.
-            weight: Of any shape, not zeroed yet.
+            weight: A tensor of any shape, not zeroed yet.
             mask: 1 = kept, of the weight's number format, longer than 1 along the dimension of the slices alone.
             factor: The multiple. What is zero has not grown back at all, and keeps the limit that it had.
         """
@@ -44,7 +44,7 @@ def slice_norms(tensor: Tensor, like: Tensor) -> Tensor:
     """Return the L2 norms of the slices of `tensor` along the dimensions on which `like` is longer than 1.
 
     Args:
-        tensor: Of any shape.
+        tensor: One of any shape.
         like: Of as many dimensions; the norms have its shape.
     """
     dims = [dim for dim, size in enumerate(like.shape) if size == 1]

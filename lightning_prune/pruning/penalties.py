@@ -25,7 +25,9 @@ def group_lasso(units: Tensor) -> Tensor:
 
 
 def l2(units: Tensor) -> Tensor:
-    """Return half the sum of the squares of the weights, whose gradient is that of an SGD optimizer's `weight_decay`.
+    """Return half the sum of the squares of units `(n_units, unit_size)`.
+
+    Its gradient is that of an SGD optimizer's `weight_decay`.
 
     >>> l2(torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
     tensor(13.)

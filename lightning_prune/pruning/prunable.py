@@ -90,6 +90,6 @@ class Prunable(ABC):
 
 
 def join(masks: dict[str, Tensor], others: Mapping[str, Tensor]) -> None:
-    """Mask also, in `masks`, what `others` mask; bool, by parameter name."""
+    """Mask also, in `masks`, what `others` mask; bool tensors by parameter name, of any shape that fits it."""
     for name, mask in others.items():
         masks[name] = masks[name] & mask if name in masks else mask

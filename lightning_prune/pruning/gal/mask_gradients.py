@@ -47,5 +47,5 @@ class MaskGradients:
         return self._sum.cpu(), self._steps
 
     def load(self, state: tuple[Tensor, int]) -> None:
-        """Go on where others were."""
+        """Go on where others were, from a sum, `(n,)`, and the number of steps."""
         self._sum, self._steps = state[0].to(self._sum.device), state[1]

@@ -181,7 +181,7 @@ class AdversarialSearch:
         return self._layers.by_structure(pruned)
 
     def hard_masks(self, removed: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return bool masks over all that exists for what is `removed`, see `settle`, by parameter name."""
+        """Return bool masks over all that exists for what is `removed`, `(n_units,)` of each structure, by name."""
         masks: dict[str, Tensor] = {}
         for structure, gone in zip(self.structures, removed, strict=True):
             join(masks, structure.masks(~gone, self._module))

@@ -157,6 +157,6 @@ class SoftMasks:
             plain.copy_(parameter.data)
 
     def load_plain(self, plain: Mapping[str, Tensor]) -> None:
-        """Take over parameters without masks, by name."""
+        """Take over parameters without masks, of the same shapes, by name."""
         for name, tensor in self.plain.items():
             tensor.copy_(plain[name])
