@@ -39,7 +39,7 @@ def test_shares_are_those_of_the_patterns() -> None:
 
 def test_one_fraction_is_asked_for_where_everything_competes() -> None:
     assert Quota(0.3, "global").number(10) == 3
-    with pytest.raises(InputError, match="expected one sparsity for units that all compete, got {'a': 0.3}"):
+    with pytest.raises(InputError, match=r"expected one sparsity for units that all compete, got \{'a': 0.3\}"):
         assert Quota({"a": 0.3}).fraction
 
 
