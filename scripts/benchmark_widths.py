@@ -26,14 +26,14 @@ from lightning_prune.pruning import Goal, HeldMasks
 from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.reporting import macs
-from lightning_prune.slimming import slim
+from lightning_prune.slimming import TracedModel, slim
 
 
 def pruned(build: Callable[[], nn.Module], sparsity: float, round_to: int) -> nn.Module:
     """Return a network without a fraction of its channels, always of the same weights."""
     torch.manual_seed(0)
     model = network(build)
-    competition = Goal(Channel(round_to=round_to), sparsity).find(model, (images(2),))
+    competition = Goal(Channel(round_to=round_to), sparsity).find(model, TracedModel(model, (images(2),)))
     assert competition is not None
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     HeldMasks(model, competition.choose(Magnitude(), weights)).enforce()

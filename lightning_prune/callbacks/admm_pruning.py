@@ -27,6 +27,7 @@ from lightning_prune.pruning import (
 from lightning_prune.pruning.granularities.element import Element
 from lightning_prune.pruning.granularities.kernel import Kernel
 from lightning_prune.pruning.granularities.pattern import Pattern, mined
+from lightning_prune.slimming import TracedModel
 from lightning_prune.training import Moment, check_agreement
 
 
@@ -166,8 +167,8 @@ class ADMMPruning(TimedPruner):
         super()._plan(trainer, pl_module)
         self._enter_loss(pl_module, lambda loss: self._penalize(pl_module))
 
-    def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
-        found = self.goal.find(pl_module, arguments)
+    def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
+        found = self.goal.find(pl_module, traced)
         if found is None:
             return False
         self._sets = [SparseSet(found)]

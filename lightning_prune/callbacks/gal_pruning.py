@@ -25,7 +25,7 @@ from lightning_prune.pruning import (
     find_maskable,
 )
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.slimming import couple
+from lightning_prune.slimming import TracedModel
 from lightning_prune.training import (
     EpochMeans,
     Moment,
@@ -226,12 +226,12 @@ class GALPruning(TimedPruner):
         super()._plan(trainer, pl_module)
         self._enter_loss(pl_module, self._replace_loss)
 
-    def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
-        if arguments is None:
+    def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
+        if traced is None:
             return False
         if self.is_final:
             return True
-        found = find_maskable(pl_module, couple(pl_module, arguments), self.structures)
+        found = find_maskable(pl_module, traced.coupling, self.structures)
         number = sum(structure.size for structure in found)
         if self.quota and self.quota.fraction and not self.quota.number(number):
             raise InputError(

@@ -28,6 +28,7 @@ from lightning_prune.pruning import (
 from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.element import Element
 from lightning_prune.pruning.schedules.cubic import Cubic
+from lightning_prune.slimming import TracedModel
 from lightning_prune.training import (
     Moment,
     Rewind,
@@ -168,15 +169,15 @@ class GradualPruning(TimedPruner):
         if self._needs("second_order"):
             self._enter_loss(pl_module, lambda loss: self._look_at_loss(trainer, pl_module, loss))
 
-    def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
-        found = self.goal.find(pl_module, arguments)
+    def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
+        found = self.goal.find(pl_module, traced)
         if found is None:
             return False
         self._competition = found.readable(self.criterion, self.goal.uncut)
         self._competition.check()
         self._check_schedule(self._competition.sparsities)
         if not self._needs("weights"):
-            self._gathering = self._gather_of(self._competition, pl_module, arguments)
+            self._gathering = self._gather_of(self._competition, pl_module, traced)
         return True
 
     def _check_schedule(self, sparsities: Sequence[float]) -> None:
@@ -188,9 +189,7 @@ class GradualPruning(TimedPruner):
                     f"at {self.schedule(1.0, final)}"
                 )
 
-    def _gather_of(
-        self, competition: Competition, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None
-    ) -> Gathering:
+    def _gather_of(self, competition: Competition, pl_module: LightningModule, traced: TracedModel | None) -> Gathering:
         """Return where scores are gathered, with what a checkpoint has of them."""
         if self._needs("activations") and any(one.group is None for one in competition.prunables):
             raise InputError(
@@ -201,8 +200,8 @@ class GradualPruning(TimedPruner):
         if self._gathered is not None:
             gathering.load_state_dict(self._gathered)
             self._gathered = None
-        if self._needs("activations") and arguments is not None:
-            gathering.check_activations(pl_module, arguments)
+        if self._needs("activations") and traced is not None:
+            gathering.check_activations(pl_module, traced.arguments)
         return gathering
 
     def _needs(self, what: str) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.pruning import nonzeros
 from lightning_prune.pruning.granularities.element import Element
+from lightning_prune.slimming import TracedModel
 
 
 class HeldZeros(Pruner):
@@ -43,5 +44,5 @@ class HeldZeros(Pruner):
     def _plan(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing is to be done."""
 
-    def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
+    def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
         return True

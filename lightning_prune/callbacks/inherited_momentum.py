@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_prune.slimming import inherit
+from lightning_prune.slimming import load_optimizer_state
 
 
 class InheritedMomentum(Callback):
@@ -15,7 +15,7 @@ class InheritedMomentum(Callback):
 
     Args:
         states: What is known of each parameter, by name; of a slim model, what
-            `lightning_prune.slimming.optimizer_state.slice_state` returns.
+            `lightning_prune.slimming.optimizer_state.slice_optimizer_state` returns.
     """
 
     def __init__(self, states: Mapping[str, Mapping[str, Any]]) -> None:
@@ -24,4 +24,4 @@ class InheritedMomentum(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give them what is known."""
         for optimizer in trainer.optimizers:
-            inherit(optimizer, pl_module, self._states)
+            load_optimizer_state(optimizer, pl_module, self._states)

@@ -15,7 +15,7 @@ from lightning_prune.graph import ExampleInput
 from lightning_prune.pruning import Competition, Goal, Prunable, Sparsity
 from lightning_prune.pruning.criteria.batch_norm_scale import BatchNormScale
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.slimming import Residual
+from lightning_prune.slimming import Residual, TracedModel
 from lightning_prune.training import Moment, at_least_zero
 
 log = logging.getLogger(__name__)
@@ -115,8 +115,8 @@ class NetworkSlimming(TimedPruner):
         if not self.ista:
             self._enter_loss(pl_module, self._penalize)
 
-    def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
-        found = self.goal.prunables(pl_module, arguments)
+    def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
+        found = self.goal.prunables(pl_module, traced)
         if found is None:
             return False
         scales = {prunable: _scales(pl_module, prunable) for prunable in found}

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.graph import ExampleInput
 from lightning_prune.pruning import Granularity, HeldMasks
+from lightning_prune.slimming import TracedModel
 from lightning_prune.training import (
     CallbackOrder,
     OrderedCallback,
@@ -54,14 +55,16 @@ class Pruner(OrderedCallback, ABC):
         """Find out when in the run to do what; refuse what cannot be done."""
 
     @abstractmethod
-    def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
-        """Find what can be pruned; return False if that needs `arguments` of `forward`, and there are none."""
+    def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
+        """Find what can be pruned; return False if the module has to be `traced` for that, and is not yet."""
 
     # The run ----------------------------------------------------------------------------------------------------------
 
     def _forget(self) -> None:
         self.dense_state: dict[str, Tensor] | None = None
         """The module's state just before it was pruned for good, on the CPU; None if that is not kept."""
+        self.traced: TracedModel | None = None
+        """The module with an example of what it takes, once one is known: exported once, for all that ask for it."""
         self._held: HeldMasks | None = None
         self._loaded: Mapping[str, Tensor] | None = None
         self._found = False
@@ -87,7 +90,7 @@ class Pruner(OrderedCallback, ABC):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot work, find what can be pruned, and hook into the optimizers."""
         refuse_sharding(trainer)
-        self._found = self._find(pl_module, given_input(pl_module, self.example_input))
+        self._look(trainer, pl_module, given_input(pl_module, self.example_input))
         if self._loaded is not None:
             self._hold(trainer, pl_module, self._loaded)
             self._loaded = None
@@ -106,7 +109,7 @@ class Pruner(OrderedCallback, ABC):
         if batch_idx == 0:
             self._enforce()  # in case a callback has put averaged weights in their place
         if not self._found:
-            self._found = self._find(pl_module, batch_input(pl_module, batch))
+            self._look(trainer, pl_module, batch_input(pl_module, batch))
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -138,6 +141,12 @@ class Pruner(OrderedCallback, ABC):
 
     # The parts --------------------------------------------------------------------------------------------------------
 
+    def _look(self, trainer: Trainer, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> None:
+        """Find what can be pruned with what `forward` takes, if that is known."""
+        if arguments is not None:
+            self.traced = traced_model(trainer, pl_module, arguments)
+        self._found = self._find(pl_module, self.traced)
+
     def _hold(self, trainer: Trainer, pl_module: LightningModule, masks: Mapping[str, Tensor]) -> None:
         """Keep what `masks` remove at zero from now on."""
         check_agreement(trainer, masks)
@@ -166,3 +175,9 @@ class Pruner(OrderedCallback, ABC):
 def pruners(trainer: Trainer) -> list[Pruner]:
     """Return the pruners among a trainer's callbacks."""
     return [callback for callback in trainer.callbacks if isinstance(callback, Pruner)]  # type: ignore[attr-defined]
+
+
+def traced_model(trainer: Trainer, pl_module: LightningModule, arguments: tuple[Tensor, ...]) -> TracedModel:
+    """Return a module with what its `forward` takes: that of a pruner of this trainer, if one has the same example."""
+    known = [pruner.traced for pruner in pruners(trainer) if pruner.traced is not None]
+    return next((traced for traced in known if traced.is_of(pl_module, arguments)), TracedModel(pl_module, arguments))

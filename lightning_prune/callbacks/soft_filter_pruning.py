@@ -16,7 +16,7 @@ from lightning_prune.pruning import Competition, Criterion, Goal, HeldMasks, Nor
 from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.schedules.constant import Constant
-from lightning_prune.slimming import Residual
+from lightning_prune.slimming import Residual, TracedModel
 from lightning_prune.training import positive, total_epochs
 
 
@@ -194,8 +194,8 @@ class SoftFilterPruning(Pruner):
         end = self.hard_epoch or self._epochs
         return 1.0 if end is None else min(1.0, epochs / end)
 
-    def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
-        found = self.goal.find(pl_module, arguments)
+    def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
+        found = self.goal.find(pl_module, traced)
         self._competition = None if found is None else found.readable(self.criterion, self.goal.uncut)
         return found is not None
 

@@ -1,18 +1,17 @@
 """Curves of what is left of a model while it is pruned."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lightning_prune.callbacks.pruner import pruners
+from lightning_prune.callbacks.pruner import pruners, traced_model
 from lightning_prune.graph import ExampleInput, holder
 from lightning_prune.pruning import layer_weights
-from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.slimming import Coupling, Group, couple
+from lightning_prune.slimming import Coupling, Group, model_size, removal_of_zero_filters
 from lightning_prune.training import CallbackOrder, OrderedCallback, batch_input, given_input
 
 
@@ -47,12 +46,12 @@ class SparsityMonitor(OrderedCallback):
         given = [self.example_input, *(pruner.example_input for pruner in pruners(trainer))]
         arguments = given_input(pl_module, next((example for example in given if example is not None), None))
         if arguments is not None:
-            self._trace(pl_module, arguments)
+            self._trace(trainer, pl_module, arguments)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Trace the model with the first batch if its input was not known before."""
         if self._coupling is None:
-            self._trace(pl_module, batch_input(pl_module, batch))
+            self._trace(trainer, pl_module, batch_input(pl_module, batch))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count and log; validation and the checkpoint of this epoch see the same weights."""
@@ -63,8 +62,8 @@ class SparsityMonitor(OrderedCallback):
         pl_module.log("sparsity/total", total, prog_bar=True)
         pl_module.log_dict(metrics)
 
-    def _trace(self, pl_module: LightningModule, arguments: tuple[Tensor, ...]) -> None:
-        self._coupling = couple(pl_module, arguments)
+    def _trace(self, trainer: Trainer, pl_module: LightningModule, arguments: tuple[Tensor, ...]) -> None:
+        self._coupling = traced_model(trainer, pl_module, arguments).coupling
         self._groups = self._coupling.groups()
 
 
@@ -85,14 +84,9 @@ def measure(model: nn.Module, coupling: Coupling, groups: list[Group]) -> dict[s
         f"sparsity/{name}": zero / size for name, zero, size in zip(_labels(weights), zeros, sizes, strict=True)
     }
     tensors = dict(model.named_parameters())
-    silent = coupling.silent(tensors)
-    dead = {name for one in silent for name in one.stored}
-    pruned = [silent_units(tensors, group, dead) for group in groups]
-    removed = coupling.without(groups, pruned, silent)
-    keep = coupling.keep(removed, coupling.leaving(silent, removed))
-    names = set(tensors)
-    metrics["macs/ratio"] = coupling.macs(keep) / max(1, coupling.macs({}))
-    metrics["params/ratio"] = coupling.parameters(keep, names) / max(1, coupling.parameters({}, names))
+    dense, left = model_size(coupling), model_size(coupling, removal_of_zero_filters(coupling, groups, tensors))
+    metrics["macs/ratio"] = left.macs / max(1, dense.macs)
+    metrics["params/ratio"] = left.parameters / max(1, dense.parameters)
     return metrics
 
 
@@ -105,14 +99,3 @@ def _labels(names: Iterable[str]) -> list[str]:
     layers = {name: holder(name) for name in names}
     weights = Counter(layers.values())
     return [layer if layer and weights[layer] == 1 else name for name, layer in layers.items()]
-
-
-def silent_units(tensors: Mapping[str, Tensor], group: Group, dead: Collection[str] = ()) -> Tensor:
-    """Return `(n_units,)` bool: the units of a group whose filters are all zero, or among the `dead` tensors."""
-    silent = torch.ones(group.size, dtype=torch.bool)
-    for member in group.filters:
-        if member.name not in dead:
-            tensor = tensors[member.name]
-            zero = (Channel(member.dim).units(tensor) == 0).all(dim=1).cpu()
-            silent &= zero[member.index].all(dim=1)
-    return silent

@@ -15,6 +15,7 @@ from lightning_prune.errors import InputError
 from lightning_prune.graph import holder
 from lightning_prune.pruning import Initialization, SharedWeights, by_layer, cluster, trained_weights
 from lightning_prune.pruning.granularities.element import Element
+from lightning_prune.slimming import TracedModel
 from lightning_prune.training import (
     CallbackOrder,
     Moment,
@@ -168,7 +169,7 @@ class WeightSharing(Pruner):
     def _plan(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin = in_steps(self.begin, trainer, "begin")
 
-    def _find(self, pl_module: LightningModule, arguments: tuple[Tensor, ...] | None) -> bool:
+    def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
         weights = {holder(name): (name, weight) for name, weight in trained_weights(pl_module).items()}
         chosen = {pattern: _UNSHARED if own is None else own for pattern, own in self.layers.items()}
         for layer, own in by_layer("layers", chosen, weights).items():

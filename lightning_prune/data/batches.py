@@ -73,6 +73,14 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
 def share(order: Tensor, rank: int, world_size: int) -> Tensor:
     """Pick every `world_size`-th sample from `rank` on, wrapping around so that all processes get as many.
 
+    Args:
+        order: Samples, `(samples,)`.
+        rank: Of the process.
+        world_size: Number of processes.
+
+    Returns:
+        The samples of this process, `(share,)`, a `world_size`-th of all, rounded up.
+
     >>> [share(torch.arange(5), rank, 2).tolist() for rank in range(2)]
     [[0, 2, 4], [1, 3, 0]]
     """

@@ -116,7 +116,11 @@ class InMemoryImages(LightningDataModule):
         return self._in_order(self.test)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Crop, flip and normalise a batch on its device, in the Trainer's precision."""
+        """Crop, flip and normalise a batch on its device, in the Trainer's precision.
+
+        Returns:
+            Images, `(n, channels, size, size)`, and labels, `(n,)`.
+        """
         if self.trainer is not None and self.trainer.training:
             self.last_samples = batch.samples
         return self._prepare(batch.pixels, batch.views), batch.labels

@@ -22,7 +22,7 @@ class Adapter(nn.Module):
     with normal weights of variance `1 / width`, drawn apart from the global random state.
 
     Args:
-        student: Features of the student, of width `(n, width)`, `(n, tokens, width)` or `(n, width, height, width)`.
+        student: Features of the student, of width `(n, width)`, `(n, tokens, width)` or `(n, width, h, w)`.
         teacher: Features of the teacher, of as many dimensions.
         seed: Of the initial weights.
     """
@@ -38,7 +38,7 @@ class Adapter(nn.Module):
         self.shift = nn.Parameter(torch.zeros(wanted, **options))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return features of the teacher's width."""
+        """Map `(n, width)`, `(n, tokens, width)` or `(n, width, h, w)` to the teacher's width, `(n, wanted)` etc."""
         ahead = features.to(self.weight.dtype).movedim(self._dim, 1)
         mapped = self.weight @ ahead.reshape(*ahead.shape[:2], -1)
         # Of the batch, since it is never asked for anything but training batches.
@@ -78,8 +78,11 @@ class Adapters:
 
         Args:
             index: Of the adapter.
-            student: The student's features.
-            teacher: The teacher's.
+            student: The student's features, `(n, width)`, `(n, tokens, width)` or `(n, width, h, w)`.
+            teacher: The teacher's, of as many dimensions.
+
+        Returns:
+            Both, the student's in the teacher's width, and maps, `(n, wanted, h, w)`, in the smaller size of the two.
         """
         if student.ndim == 4 and student.shape[2:] != teacher.shape[2:]:
             height, width = map(min, zip(student.shape[2:], teacher.shape[2:], strict=True))

@@ -11,6 +11,8 @@ KEYS = ("label", "labels", "target", "targets", "y")
 def labels(batch: Any) -> Tensor | None:
     """Return the second entry of a batch, or what a batch with names calls one of `KEYS`; None without such a tensor.
 
+    It comes as it is, of any shape; that of class labels is `(n,)`.
+
     >>> import torch
     >>> labels({"image": torch.zeros(2, 3), "label": torch.tensor([4, 5])})
     tensor([4, 5])

@@ -45,7 +45,7 @@ class LayerRecorders:
             recorder.begin()
 
     def take(self) -> list[Tensor]:
-        """Return what each layer gave, in the order of their names.
+        """Return what each layer gave, of any shape, in the order of their names.
 
         Raises:
             InputError: If a layer was not called once, or does not return a tensor.

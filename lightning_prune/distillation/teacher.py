@@ -152,6 +152,8 @@ class Teacher:
     def features(self) -> list[tuple[Tensor, Tensor]]:
         """Return what the layers of student and teacher gave in the step that runs, in the order of `layers`.
 
+        Of a convolution that is `(n, channels, height, width)`; layers may give tensors of any shape.
+
         Raises:
             InputError: If a layer was not called once in this step, or does not return a tensor.
         """

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
 from lightning_prune.export.packed import read_packed
+from lightning_prune.reporting import RunFolder
 from lightning_prune.slimming import load_slim_state
 
 State = dict[str, Tensor]
@@ -89,12 +90,15 @@ def difference(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> tuple[
 
 def _file(path: Path) -> Path:
     """Return the file that a path means."""
-    candidates = [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")] if path.is_dir() else [path]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
+    if path.is_file():
+        return path
     if path.is_dir():
-        raise InputError(f"expected a run with checkpoints/best.ckpt or checkpoints/last.ckpt, got {path} without them")
+        checkpoint = RunFolder(path).saved_checkpoint
+        if checkpoint is None:
+            raise InputError(
+                f"expected a run with checkpoints/best.ckpt or checkpoints/last.ckpt, got {path} without them"
+            )
+        return checkpoint
     raise InputError(f"expected the file of a checkpoint or the folder of a run, got {path}, which does not exist")
 
 

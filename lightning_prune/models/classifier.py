@@ -57,7 +57,7 @@ class ImageClassifier(LightningModule):
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean cross entropy of a training batch."""
+        """Return the mean cross entropy of a training batch, `()`."""
         loss, count = self._score(batch, self.train_accuracy)
         self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True, batch_size=count)
         return loss

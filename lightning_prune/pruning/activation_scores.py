@@ -10,8 +10,8 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Interpreter, Node
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph import evaluating, export, stored_tensors, suspended
-from lightning_prune.slimming import Group, trace
+from lightning_prune.graph import evaluating, stored_tensors
+from lightning_prune.slimming import Group, TracedModel
 
 
 class Activations:
@@ -29,9 +29,8 @@ class Activations:
     def __init__(self, model: nn.Module, arguments: tuple[Tensor, ...], groups: Sequence[Group]) -> None:
         self._model = model
         self._shapes = [argument.shape for argument in arguments]
-        with suspended():
-            self._program = export(model, arguments)
-        coupling = trace(model, self._program)
+        traced = TracedModel(model, arguments)
+        self._program, coupling = traced.program, traced.coupling
         self._places: dict[Node, list[tuple[int, int, Tensor]]] = defaultdict(list)
         for number, group in enumerate(groups):
             found = list(coupling.activations(group))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput, stored_tensors
 from lightning_prune.pruning.granularities.n_m import NM
-from lightning_prune.slimming import Coupling, Group, Member, couple, holds, prove
+from lightning_prune.slimming import Coupling, Group, Member, couple, reference_outputs, same_outputs
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def permute_channels(
     groups = [(group, readers) for group in coupling.written() if (readers := _readers(coupling, group, granularity))]
     weights = [tensors[name] for name in dict.fromkeys(member.name for _, readers in groups for member in readers)]
     total, before, bound = _magnitudes(weights, granularity)
-    proof = prove(model, example_input) if groups else []
+    references = reference_outputs(model, example_input) if groups else []
     end, finished = monotonic() + seconds, True
     for number, (group, readers) in enumerate(groups):
         matrix = torch.cat([_columns(tensors[member.name], member.index) for member in readers], dim=1).T
@@ -95,7 +95,7 @@ def permute_channels(
         finished &= ended
         moved = [member for member in group.members if member.name not in coupling.gathers]
         _move(tensors, moved, order)
-        if not holds(proof, model):
+        if not same_outputs(model, references):
             _move(tensors, moved, order.argsort())
             log.warning("left the inputs of %s in their order: another one changes the outputs", readers[0].layer)
     if not finished:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_prune.errors import InputError
 from lightning_prune.graph import holder
@@ -14,7 +14,7 @@ from lightning_prune.pruning.layer_weights import depthwise_layers, layer_weight
 from lightning_prune.pruning.prunable import Prunable
 from lightning_prune.pruning.prunable_channels import PrunableChannels
 from lightning_prune.pruning.prunable_weight import PrunableWeight
-from lightning_prune.slimming import prunable_groups
+from lightning_prune.slimming import TracedModel, prunable_groups_of
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +28,12 @@ Uncut = Literal["skip", "refuse"]
 
 def find_prunables(
     model: nn.Module,
-    arguments: tuple[Tensor, ...] | None,
+    traced: TracedModel | None,
     granularity: Granularity,
     skip: Collection[Skip] = (),
     uncut: Uncut = "skip",
 ) -> list[Prunable] | None:
-    """Return what can be pruned in a model; None if that takes `arguments` of its `forward`, and there are none.
-
-    Arguments are tensors of any shape.
+    """Return what can be pruned in a model; None if it has to be `traced` for that, and is not.
 
     Raises:
         InputError: If there is nothing, or a layer cannot be cut and is to be refused.
@@ -44,10 +42,10 @@ def find_prunables(
     skipped = skipped_layers(model, skip, coupled=channels is not None)
     if channels is None:
         found, reasons = weight_prunables(model, granularity)
-    elif arguments is None:
+    elif traced is None:
         return None
     else:
-        found, reasons = channel_prunables(model, arguments, channels), {}
+        found, reasons = channel_prunables(traced, channels), {}
     reasons = {layer: reason for layer, reason in reasons.items() if layer not in skipped}
     for layer, reason in reasons.items():
         if uncut == "refuse":
@@ -85,20 +83,20 @@ def weight_prunables(model: nn.Module, granularity: Granularity) -> tuple[list[P
     return found, uncut
 
 
-def channel_prunables(model: nn.Module, arguments: tuple[Tensor, ...], granularity: Channel) -> list[Prunable]:
+def channel_prunables(traced: TracedModel, granularity: Channel) -> list[Prunable]:
     """Return the coupled channels of a model, without those of frozen layers.
 
     Args:
-        model: A module that can be traced.
-        arguments: What its `forward` takes, of any shape.
+        traced: The model, with what its `forward` takes.
         granularity: Treatment of residual streams, by what channels are scored, and how many may stay.
 
     Raises:
         InputError: If there are none, none may go, or the model cannot be traced.
     """
+    model = traced.model
     parameters = dict(model.named_parameters())
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
-    groups = prunable_groups(model, arguments, granularity.residual)
+    groups = prunable_groups_of(traced, granularity.residual)
     for reason, layers in groups.fixed.items():
         log.info("Channels stay that %s: %s", reason, ", ".join(f"{layer} ({count})" for layer, count in layers))
     found: list[Prunable] = [

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import get_args
 
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.competition import Competition
@@ -14,6 +14,7 @@ from lightning_prune.pruning.granularities.granularity import Granularity
 from lightning_prune.pruning.layer_patterns import check_each
 from lightning_prune.pruning.prunable import Prunable
 from lightning_prune.pruning.quota import Quota, Scope, Sparsity
+from lightning_prune.slimming import TracedModel
 from lightning_prune.training import instance, one_of
 
 
@@ -51,15 +52,13 @@ class Goal:
         self.skip: tuple[Skip, ...] = tuple(one_of("skip", layer, get_args(Skip)) for layer in skip)
         self.uncut: Uncut = one_of("uncut", uncut, get_args(Uncut))
 
-    def prunables(self, model: nn.Module, arguments: tuple[Tensor, ...] | None) -> list[Prunable] | None:
-        """Return what can be pruned in a model; None if that takes `arguments` of its `forward`, and there are none.
-
-        Arguments are tensors of any shape.
+    def prunables(self, model: nn.Module, traced: TracedModel | None) -> list[Prunable] | None:
+        """Return what can be pruned in a model; None if it has to be `traced` for that, and is not.
 
         Raises:
             InputError: If there is nothing, or a layer cannot be cut and is to be refused.
         """
-        return find_prunables(model, arguments, self.granularity, self.skip, self.uncut)
+        return find_prunables(model, traced, self.granularity, self.skip, self.uncut)
 
     def settle(self, prunables: Sequence[Prunable]) -> Competition:
         """Return those of `prunables` that are to lose units, with their final sparsities.
@@ -71,15 +70,13 @@ class Goal:
         losing = {prunable: sparsity for prunable, sparsity in wanted.items() if sparsity > 0}
         return Competition(list(losing), list(losing.values()), self.quota)
 
-    def find(self, model: nn.Module, arguments: tuple[Tensor, ...] | None = None) -> Competition | None:
-        """Return what is to lose units in a model, and how many; None if that takes `arguments`, and there are none.
-
-        Arguments are tensors of any shape.
+    def find(self, model: nn.Module, traced: TracedModel | None = None) -> Competition | None:
+        """Return what is to lose units in a model, and how many; None if it has to be `traced`.
 
         Raises:
             InputError: As `prunables` and `settle`.
         """
-        found = self.prunables(model, arguments)
+        found = self.prunables(model, traced)
         return None if found is None else self.settle(found)
 
 

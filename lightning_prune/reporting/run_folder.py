@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Name the files of a run, whether they are there or not.
+    """Name the files of a run, those too that are not there, but for `saved_checkpoint` and `metrics`.
 
     Files for other programs are called as their format says.
     """
@@ -42,6 +42,11 @@ class RunFolder:
     def last_checkpoint(self) -> Path:
         """The one from which the run goes on."""
         return self.checkpoints / "last.ckpt"
+
+    @property
+    def saved_checkpoint(self) -> Path | None:
+        """The best checkpoint, the last one if none was chosen, or None before there is one."""
+        return next((file for file in (self.best_checkpoint, self.last_checkpoint) if file.is_file()), None)
 
     @property
     def metrics(self) -> list[Path]:

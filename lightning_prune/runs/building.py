@@ -44,11 +44,11 @@ def build(cfg: DictConfig, key: str, given: Mapping[str, Any] | None = None) -> 
     except InstantiationException as error:
         if error.__cause__ is None:
             raise
-        raise BuildError(_failing_key(options, key), error.__cause__) from error
+        raise BuildError(_failing_key(options, key), error.__cause__) from error.__cause__
 
 
 def _failing_key(options: DictConfig | ListConfig, key: str) -> str:
-    """Return the key of the innermost part that cannot be built."""
+    """Return the key of the innermost part that cannot be built, which Hydra tells in the text of its error alone."""
     names: Any = options if isinstance(options, DictConfig) else range(len(options))
     for name in names:
         part = None if OmegaConf.is_missing(options, name) else options[name]

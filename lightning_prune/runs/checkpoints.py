@@ -39,11 +39,6 @@ def checkpoint_callbacks(folder: RunFolder, every_n_steps: int | None) -> list[M
     return [best, last, within]
 
 
-def best_checkpoint(folder: RunFolder) -> Path | None:
-    """Return the best checkpoint of a run, the last one if none was chosen, or None before there is one."""
-    return next((file for file in (folder.best_checkpoint, folder.last_checkpoint) if file.is_file()), None)
-
-
 class AtomicCheckpoints(TorchCheckpointIO):
     """Write checkpoints beside the old ones and put them in their place when they are whole.
 

@@ -12,7 +12,7 @@ from lightning_prune.errors import InputError
 from lightning_prune.runs.building import build, build_classifier
 from lightning_prune.runs.exporting import check_export
 from lightning_prune.runs.stage_needs import Config, keeps_dense, needs_dense, needs_momentum, needs_teacher
-from lightning_prune.slimming import check_sliceable
+from lightning_prune.slimming import check_optimizer_state
 from lightning_prune.training import check_together
 
 CHOICES = {
@@ -29,7 +29,7 @@ def check_options(cfg: DictConfig) -> None:
     if cfg.finetune:
         check_finetuning(cfg)
     if needs_momentum(cfg):
-        check_sliceable(build(cfg, "optimizer"))
+        check_optimizer_state(build(cfg, "optimizer"))
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)

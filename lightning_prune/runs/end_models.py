@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_prune.callbacks import Pruner
 from lightning_prune.quantization import quantization_of
-from lightning_prune.slimming import slimmed
+from lightning_prune.slimming import TracedModel, slimmed
 
 Module = TypeVar("Module", bound=LightningModule)
 
@@ -38,7 +38,8 @@ def end_models(module: Module, pruners: Collection[Pruner], example_input: Tenso
     """
     if not pruners:
         return EndModels({"dense" if quantization_of(module) is None else "quantized": module}, {})
-    slim = slimmed(module, example_input)
+    known = (pruner.traced for pruner in pruners if pruner.traced is not None and pruner.traced.model is module)
+    slim = slimmed(module, next(known, TracedModel(module, (example_input,))))
     models = {"masked": module, "slim": slim.model}
     states = [pruner.dense_state for pruner in pruners]
     if len(states) == 1 and states[0] is not None:

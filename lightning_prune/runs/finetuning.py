@@ -10,9 +10,8 @@ from torch import Tensor
 from lightning_prune.callbacks import HeldZeros, InheritedMomentum, SlimWidths
 from lightning_prune.pruning import nonzeros
 from lightning_prune.reporting import RunFolder, macs
-from lightning_prune.runs.checkpoints import best_checkpoint
 from lightning_prune.runs.scratch import epochs_of_same_compute, reinitialize
-from lightning_prune.slimming import load_slim, slice_state
+from lightning_prune.slimming import load_slim, slice_optimizer_state
 
 Module = TypeVar("Module", bound=LightningModule)
 
@@ -28,10 +27,10 @@ def save_momentum(folder: RunFolder, module: LightningModule, kept: Mapping[str,
     Raises:
         InputError: If the optimizer is not one of all parameters, or keeps what cannot be cut.
     """
-    best = best_checkpoint(folder)
+    best = folder.saved_checkpoint
     assert best is not None
     (state,) = torch.load(best, map_location="cpu", weights_only=True)["optimizer_states"]
-    states, stored = slice_state(state, dict(module.named_parameters()), kept), module.state_dict()
+    states, stored = slice_optimizer_state(state, dict(module.named_parameters()), kept), module.state_dict()
     # What quantizers learn is no part of the network, and is learned anew.
     torch.save({name: known for name, known in states.items() if name in stored}, folder.momentum)
 

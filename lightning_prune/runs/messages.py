@@ -31,19 +31,22 @@ def one_line(kind: type[Exception] = Exception) -> Iterator[None]:
 @contextmanager
 def ending_in_one_line(*kinds: type[Exception]) -> Iterator[None]:
     """End the program with one line for mistakes of a person, and for other errors of these kinds."""
-    mistakes: tuple[type[Exception], ...] = (InputError, HydraException, *kinds)
+    mistakes: tuple[type[Exception], ...] = (InputError, *kinds)
     try:
         yield
-    except BuildError as error:
-        raise SystemExit(f"Error: {first_line(error.cause)}") from error
+    except (BuildError, HydraException) as error:
+        raise SystemExit(f"Error: {_joined(error.__cause__ or error)}") from error
     except mistakes as error:
-        raise SystemExit(f"Error: {' '.join(str(error).split())}") from error
+        raise SystemExit(f"Error: {_joined(error)}") from error
 
 
 def first_line(error: BaseException) -> str:
     """Return what an error says in one line, with its type unless it is a person's mistake."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+    return _joined(error) if isinstance(error, InputError) else f"{type(error).__name__}: {_joined(error)}"
+
+
+def _joined(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 @rank_zero_only

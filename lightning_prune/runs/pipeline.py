@@ -17,7 +17,6 @@ from lightning_prune.data import InMemoryImages
 from lightning_prune.export import load_weights
 from lightning_prune.models import ImageClassifier
 from lightning_prune.runs.building import build, build_classifier, build_network, build_strategy, classifier_options
-from lightning_prune.runs.checkpoints import best_checkpoint
 from lightning_prune.runs.checks import check_options, check_stages, check_strategy
 from lightning_prune.runs.comparison import Comparison
 from lightning_prune.runs.configurations import folder_of
@@ -167,6 +166,6 @@ def summary_of_options(cfg: DictConfig) -> dict[str, Any]:
         "seed": cfg.seed,
         "overrides": list(cfg.overrides),
         "run_id": cfg.run_id,
-        "checkpoint": os.path.relpath(best_checkpoint(folder) or folder.path, folder.path),
+        "checkpoint": os.path.relpath(folder.saved_checkpoint or folder.path, folder.path),
         "versions": {"lightning_prune": VERSION, "torch": torch.__version__},
     }

@@ -13,7 +13,7 @@ from lightning_prune.callbacks import ExactResume, SparsityMonitor
 from lightning_prune.errors import InputError
 from lightning_prune.reporting import RunFolder
 from lightning_prune.runs.building import build
-from lightning_prune.runs.checkpoints import AtomicCheckpoints, best_checkpoint, check_checkpoint, checkpoint_callbacks
+from lightning_prune.runs.checkpoints import AtomicCheckpoints, check_checkpoint, checkpoint_callbacks
 from lightning_prune.runs.configurations import folder_of
 from lightning_prune.runs.messages import one_line
 
@@ -62,7 +62,7 @@ def fit_to_best(trainer: Trainer, module: LightningModule, data: LightningDataMo
         if trainer.global_step == start:
             raise InputError(f"{type(error).__name__}: {error}") from error
         raise
-    best = best_checkpoint(folder)
+    best = folder.saved_checkpoint
     if best is None:
         raise InputError("expected at least one epoch of training, got none; set trainer.max_epochs to 1 or more")
     module.cpu().load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])

@@ -10,13 +10,13 @@ from torch.optim import Optimizer
 
 from lightning_prune.errors import InputError
 
-States = dict[str, dict[str, Any]]
+OptimizerStates = dict[str, dict[str, Any]]
 """What an optimizer knows of parameters, by their names: tensors of their shapes, and scalars."""
 
 
-def slice_state(
+def slice_optimizer_state(
     state_dict: Mapping[str, Any], parameters: Mapping[str, Tensor], kept: Mapping[str, Mapping[int, Tensor]]
-) -> States:
+) -> OptimizerStates:
     """Return what an optimizer of a dense model knows of the parameters that its slim one has, cut to their shapes.
 
     SGD's momentum, Adam's moments and step counts, and all else that is kept for each element or each parameter. A step
@@ -63,7 +63,7 @@ def _slice(what: str, value: Any, parameter: Tensor, dims: Mapping[int, Tensor])
     return value
 
 
-def check_sliceable(make: Callable[[Iterator[nn.Parameter]], Optimizer]) -> None:
+def check_optimizer_state(make: Callable[[Iterator[nn.Parameter]], Optimizer]) -> None:
     """Refuse an optimizer that keeps what cannot be cut, before it has trained anything.
 
     Args:
@@ -77,10 +77,10 @@ def check_sliceable(make: Callable[[Iterator[nn.Parameter]], Optimizer]) -> None
     for parameter in layer.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    slice_state(optimizer.state_dict(), dict(layer.named_parameters()), {})
+    slice_optimizer_state(optimizer.state_dict(), dict(layer.named_parameters()), {})
 
 
-def inherit(optimizer: Optimizer, model: nn.Module, states: Mapping[str, Mapping[str, Any]]) -> None:
+def load_optimizer_state(optimizer: Optimizer, model: nn.Module, states: Mapping[str, Mapping[str, Any]]) -> None:
     """Let an optimizer go on with what another one knew of parameters of the same names.
 
     Its learning rate and other options stay; what it knows itself is forgotten.
@@ -88,7 +88,7 @@ def inherit(optimizer: Optimizer, model: nn.Module, states: Mapping[str, Mapping
     Args:
         optimizer: Of parameters of `model`.
         model: The module whose names the parameters have.
-        states: See `slice_state`; names that the optimizer has no parameter of are left out.
+        states: See `slice_optimizer_state`; names that the optimizer has no parameter of are left out.
 
     Raises:
         InputError: If the shapes do not fit.

@@ -9,11 +9,13 @@ from typing import overload
 import torch
 from torch import nn
 
-from lightning_prune.graph import ExampleInput, export, stored_tensors, suspended
-from lightning_prune.slimming.channels.coupling import trace
+from lightning_prune.graph import ExampleInput, as_arguments, stored_tensors, suspended
+from lightning_prune.slimming.channels.coupling import follow_channels
 from lightning_prune.slimming.channels.groups import Group, Member, Residual
-from lightning_prune.slimming.proof import prove
-from lightning_prune.slimming.slim import cut_what_works
+from lightning_prune.slimming.channels.removal import removable
+from lightning_prune.slimming.proof import reference_outputs
+from lightning_prune.slimming.traced_model import TracedModel
+from lightning_prune.slimming.trials import remove_what_works
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +81,21 @@ def prunable_groups(model: nn.Module, example_input: ExampleInput, residual: Res
     Raises:
         InputError: If `forward` does not run on the example input or cannot be traced, or the model has no parameters.
     """
-    with suspended():
-        program = export(model, example_input)
-        coupling = trace(model, program)
-        everything = coupling.groups(residual)
-        if residual == "independent":
-            return PrunableGroups(tuple(everything), coupling.fixed(), coupling.shapes)
-        groups = [group for group in everything if group.size > 1]
-        with _first_units_at_zero(model, groups):
-            masked = trace(model, program)
-            silent = masked.removable()
-            counted = cut_what_works(model, masked, silent, [], prove(model, example_input)).fixed
+    return prunable_groups_of(TracedModel(model, as_arguments(example_input)), residual)
+
+
+def prunable_groups_of(traced: TracedModel, residual: Residual = "coupled") -> PrunableGroups:
+    """Return what `prunable_groups` does, of a model that may have been traced already; errors are the same."""
+    model, coupling = traced.model, traced.coupling
+    everything = coupling.groups(residual)
+    if residual == "independent":
+        return PrunableGroups(tuple(everything), coupling.fixed(), coupling.shapes)
+    groups = [group for group in everything if group.size > 1]
+    with suspended(), _first_units_at_zero(model, groups):
+        # Once more, because what is zero behind a masked unit is known when it is masked, and not before.
+        masked, zero = follow_channels(model, traced.program)
+        removal = removable(masked, zero)
+        counted = remove_what_works(model, masked, removal, reference_outputs(model, traced.arguments)).fixed
     fixed: dict[str, list[tuple[str, int]]] = defaultdict(list, coupling.fixed())
     for group in everything:
         if group.size == 1:
@@ -98,7 +104,7 @@ def prunable_groups(model: nn.Module, example_input: ExampleInput, residual: Res
     for group in groups:
         channel = masked.units(group)[0]
         reasons = [f"are counted by the code of {code}" for code, channels in counted if channels[channel]]
-        if not silent[channel]:
+        if not removal.channels[channel]:
             reasons = ["are not zero where a layer reads them, masked or not"]
         if not reasons:
             found.append(group)

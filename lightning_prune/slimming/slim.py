@@ -5,16 +5,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_prune.errors import InputError
-from lightning_prune.graph import ExampleInput, holder, stored_tensors, suspended
+from lightning_prune.graph import ExampleInput, as_arguments, holder, stored_tensors, suspended
 from lightning_prune.slimming.channels.blocks import Structure
-from lightning_prune.slimming.channels.coupling import Coupling, couple
-from lightning_prune.slimming.proof import Proof, failure, holds, prove, twin
-from lightning_prune.slimming.size_attributes import StatedSizes
-from lightning_prune.slimming.surgery import Model, cut
+from lightning_prune.slimming.channels.coupling import Coupling, ZeroTerms, follow_channels
+from lightning_prune.slimming.channels.removal import (
+    Removal,
+    by_tensor,
+    of_branches,
+    removable,
+    silent_wholes,
+    zero_but_kept,
+)
+from lightning_prune.slimming.channels.sizes import Kept, kept_positions
+from lightning_prune.slimming.proof import Reference, reference_outputs, same_outputs
+from lightning_prune.slimming.surgery import Model, copy_without
+from lightning_prune.slimming.traced_model import TracedModel
+from lightning_prune.slimming.trials import Trial, remove_what_works
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +48,7 @@ def slim(model: Model, example_input: ExampleInput) -> Model:
         InputError: If the model cannot be traced with the example input, or gives NaN or something else each time, of
             which nothing can be proven.
     """
-    return slimmed(model, example_input).model
+    return slimmed(model, TracedModel(model, as_arguments(example_input))).model
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,140 +56,57 @@ class Slimmed(Generic[Model]):
     """A smaller model, and what of the tensors of the large one it has."""
 
     model: Model
-    kept: dict[str, dict[int, Tensor]]
-    """By name and dimension of a stored tensor the positions that stay, for tensors that have lost some.
+    kept: Kept
 
-    Of a tensor that is gone as a whole, none stay along dimension 0.
+
+def slimmed(model: Model, traced: TracedModel) -> Slimmed[Model]:
+    """Return what `slim` does, and where its tensors come from; errors are the same.
+
+    Args:
+        model: A masked model. It is not changed.
+        traced: The same model, or one of which it is a copy; it may have been traced before anything was masked.
     """
-
-
-def slimmed(model: Model, example_input: ExampleInput) -> Slimmed[Model]:
-    """Return what `slim` does, and where its tensors come from; arguments and errors are the same."""
     with suspended():
-        return _slim(model, example_input)
+        coupling, zero = follow_channels(model, traced.program)
+        references = reference_outputs(model, traced.arguments)
+        trial = _tried(model, coupling, zero, references)
+        _warn_of_what_stays(model, coupling, zero, trial)
+        return Slimmed(trial.model, kept_positions(coupling, trial.removal))
 
 
-def _slim(model: Model, example_input: ExampleInput) -> Slimmed[Model]:
-    coupling = couple(model, example_input)
-    proof = prove(model, example_input)
-    silent = coupling.silent(stored_tensors(model))
-    removed = coupling.removable(silent)
-    gone = coupling.leaving(silent, removed)
-    if gone and not holds(proof, cut(model, coupling, removed, gone)):
-        gone = _remove_what_works(model, coupling, gone, proof)
-        removed = coupling.removable(gone)
-        gone = coupling.leaving(gone, removed)
-    found = cut_what_works(model, coupling, removed, gone, proof)
-    removed = found.removed
-    for code, channels in found.fixed:
-        layers = ", ".join(holder(name) for name, _ in coupling.by_tensor(channels))
-        log.warning("slim kept the masked channels of %s: the code of %s relies on their number", layers, code)
-    for one in silent:
-        if not one.modules:
-            log.warning("slim kept the masked %s %s: code outside of its layers computes with it", one.kind, one.name)
-    for reason, counts in coupling.zero_but_kept(model, removed, gone).items():
-        named = ", ".join(f"{layer} ({count})" for layer, count in counts)
-        log.warning("slim kept zero filters that %s: %s", reason, named)
-    if coupling.unread and bool(removed.any()):
-        log.warning("slim left as they are, because forward does not read them: %s", ", ".join(coupling.unread))
-    return Slimmed(found.model, coupling.keep(removed, gone))
+def _tried(model: Model, coupling: Coupling, zero: ZeroTerms, references: Sequence[Reference]) -> Trial[Model]:
+    """Return the model without what is zero, as far as it can go."""
+    removal = removable(coupling, zero, silent_wholes(coupling, stored_tensors(model)))
+    if removal.whole and not same_outputs(copy_without(model, coupling, removal), references):
+        removal = removable(coupling, zero, _wholes_that_can_go(model, coupling, removal.whole, references))
+    return remove_what_works(model, coupling, removal, references)
 
 
-def _remove_what_works(model: nn.Module, coupling: Coupling, gone: list[Structure], proof: Proof) -> list[Structure]:
-    """Return those of the structures that can be removed, one after the other, without breaking the outputs."""
+def _wholes_that_can_go(
+    model: nn.Module, coupling: Coupling, whole: Sequence[Structure], references: Sequence[Reference]
+) -> list[Structure]:
+    """Return the blocks and branches that can be removed, one after the other, without breaking the outputs."""
     works: list[Structure] = []
-    for one in gone:
-        attempt = [*works, one]
-        if holds(proof, cut(model, coupling, coupling.inside(attempt), attempt)):
-            works = attempt
+    for one in whole:
+        attempt = (*works, one)
+        removal = Removal(of_branches(coupling, attempt), attempt)
+        if same_outputs(copy_without(model, coupling, removal), references):
+            works.append(one)
         else:
             log.warning("slim kept the masked %s %s: the model's code relies on its shapes", one.kind, one.name)
     return works
 
 
-@dataclass(frozen=True, eq=False)
-class Cut(Generic[Model]):
-    """What could be cut out of a model."""
-
-    model: Model
-    """The smaller model."""
-    removed: Tensor
-    """`(labels,)` bool, the channels that it has lost."""
-    fixed: list[tuple[str, Tensor]]
-    """The channels that it could not lose, with the name of the code that relies on their number."""
-
-
-def cut_what_works(
-    model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[Structure], proof: Proof
-) -> Cut[Model]:
-    """Cut channels that are zero out of a copy of a model, without those whose number the code of its modules fixes.
-
-    Sizes that the code takes from attributes are changed.
-
-    Args:
-        model: The model.
-        coupling: Its channels.
-        removed: `(labels,)` bool, the channels that are to go.
-        gone: The structures that go.
-        proof: What the smaller model has to compute.
-
-    Raises:
-        InputError: If the model computes something else each time, or its copy does.
-    """
-    sizes = StatedSizes(model, coupling)
-    # Weights that damp what code computes with wrong sizes would hide it.
-    tried, evidence = twin(model, proof) if sizes.count(removed) else (model, proof)
-    fixed: list[tuple[str, Tensor]] = []
-    while (failed := failure(evidence, small := sizes.cut(tried, removed, gone))) is not None:
-        if sizes.try_next(failed, removed):
-            continue
-        counted = sizes.counted(failed, removed)
-        if counted is None and not holds(evidence, tried):
-            raise InputError(
-                f"expected a {type(model).__name__} that always computes the same in eval mode, got other outputs for "
-                "one input; it keeps state outside of its buffers, or draws numbers that torch.manual_seed does not fix"
-            )
-        if counted is None:
-            kept = _kept_one_by_one(tried, coupling, removed, gone, evidence, sizes)
-            counted = type(model).__name__, kept
-            if not kept.any():
-                break
-        fixed.append(counted)
-        removed = removed & ~counted[1]
-    if failed is None and tried is model and not sizes.count(removed):
-        return Cut(small, removed, fixed)
-    sizes.spare(lambda: holds(evidence, sizes.cut(tried, removed, gone)))
-    small = sizes.cut(model, removed, gone)
-    if not holds(proof, small):
-        kept = _kept_one_by_one(model, coupling, removed, gone, proof, sizes)
-        fixed.append((type(model).__name__, kept))
-        removed = removed & ~kept
-        small = sizes.cut(model, removed, gone)
-        if not holds(proof, small):
-            raise InputError(f"expected a {type(model).__name__} whose copy computes what it does, got another result")
-    return Cut(small, removed, fixed)
-
-
-def _kept_one_by_one(
-    model: nn.Module,
-    coupling: Coupling,
-    removed: Tensor,
-    gone: Sequence[Structure],
-    proof: Proof,
-    sizes: StatedSizes,
-) -> Tensor:
-    """Return `(labels,)` bool: the `removed` channels that have to stay, found by cutting ever fewer layers at once."""
-    lost = coupling.inside(gone)
-    kept = torch.zeros_like(removed)
-    left = [[channels for _, channels in coupling.by_tensor(removed & ~lost)]]
-    while left and left[-1]:
-        layers = left.pop()
-        attempt = torch.stack([lost, *layers]).any(dim=0)
-        if holds(proof, sizes.cut(model, attempt, gone)):
-            lost = attempt
-        elif len(layers) > 1:
-            half = len(layers) // 2
-            left += [layers[half:], layers[:half]]
-        else:
-            kept |= layers[0]
-    return kept
+def _warn_of_what_stays(model: nn.Module, coupling: Coupling, zero: ZeroTerms, trial: Trial[Model]) -> None:
+    """Log what is masked and stays, and why."""
+    for code, channels in trial.fixed:
+        layers = ", ".join(holder(name) for name, _ in by_tensor(coupling, channels))
+        log.warning("slim kept the masked channels of %s: the code of %s relies on their number", layers, code)
+    for one in silent_wholes(coupling, stored_tensors(model)):
+        if not one.modules:
+            log.warning("slim kept the masked %s %s: code outside of its layers computes with it", one.kind, one.name)
+    for reason, counts in zero_but_kept(coupling, zero, model, trial.removal).items():
+        named = ", ".join(f"{layer} ({count})" for layer, count in counts)
+        log.warning("slim kept zero filters that %s: %s", reason, named)
+    if coupling.unread and bool(trial.removal.channels.any()):
+        log.warning("slim left as they are, because forward does not read them: %s", ", ".join(coupling.unread))

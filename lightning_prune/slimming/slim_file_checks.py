@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
 from lightning_prune.graph import stored_tensors
-from lightning_prune.slimming.zero_modules import Gone, Nothing
+from lightning_prune.slimming.zero_modules import ZeroOutput, ZeroPassThrough
 
 
 class Parts(NamedTuple):
@@ -23,7 +23,7 @@ class Parts(NamedTuple):
     """Of which class it is, for messages."""
 
 
-def parts(saved: Mapping[str, Any], source: str | os.PathLike[str]) -> Parts:
+def checked_parts(saved: Mapping[str, Any], source: str | os.PathLike[str]) -> Parts:
     """Return the parts of what `slim_state` has returned, perhaps in an earlier version.
 
     Raises:
@@ -31,7 +31,7 @@ def parts(saved: Mapping[str, Any], source: str | os.PathLike[str]) -> Parts:
     """
     try:
         state, buffers, widths, gone = saved["state_dict"], saved["buffers"], saved["widths"], saved.get("gone", {})
-        modules = {name: _as_nothing(name, place, state, buffers) for name, place in gone.items()}
+        modules = {name: _zero_module(name, place, state, buffers) for name, place in gone.items()}
         stored = [*tensors(state).values(), *buffers.values()]
         names = [*state, *buffers, *gone, *widths, *(attribute for values in widths.values() for attribute in values)]
         readable = all(type(name) is str and name.isprintable() for name in names)
@@ -48,23 +48,23 @@ def unreadable(source: str | os.PathLike[str]) -> InputError:
     return InputError(f"expected a file written by save_slim, got {source}, which cannot be read as one")
 
 
-def _as_nothing(name: str, place: dict[str, Any] | None, state: dict[str, Any], buffers: dict[str, Any]) -> nn.Module:
+def _zero_module(name: str, place: dict[str, Any] | None, state: dict[str, Any], buffers: dict[str, Any]) -> nn.Module:
     """Return what a file says stands in the place of a module.
 
     Raises:
         ValueError: If it is not what `save_slim` writes.
     """
     if place is None:
-        return Gone()
+        return ZeroPassThrough()
     zeros, dim, strides = buffers[f"{name}.zeros"], place["dim"], place["strides"]
     if zeros.ndim != 1 or zeros.any() or f"{name}.zeros" in state:
         raise ValueError
     if not all(type(stride) is int and stride > 0 for stride in strides) or strides[dim] != 1 or dim >= 0:
         raise ValueError
-    return Nothing(len(zeros), dim, tuple(strides))
+    return ZeroOutput(len(zeros), dim, tuple(strides))
 
 
-def fitting(model: nn.Module, gone: dict[str, nn.Module], expected: str) -> dict[str, nn.Module]:
+def replacements_for(model: nn.Module, gone: dict[str, nn.Module], expected: str) -> dict[str, nn.Module]:
     """Return the modules of a model that are to be replaced, without those that have been.
 
     Raises:
@@ -76,7 +76,7 @@ def fitting(model: nn.Module, gone: dict[str, nn.Module], expected: str) -> dict
         sizes = [size for tensor in stored_tensors(old).values() for size in tensor.shape] if old is not None else []
         if old is None or not (sizes or isinstance(new, type(old))):
             raise InputError(f"{expected}: it tells that a module {name or 'without a name'} is gone")
-        if isinstance(new, Nothing) and len(new.zeros) > max(sizes):
+        if isinstance(new, ZeroOutput) and len(new.zeros) > max(sizes):
             raise InputError(
                 f"{expected}: it has {len(new.zeros)} channels of zeros for {name}, which has {max(sizes)}"
             )

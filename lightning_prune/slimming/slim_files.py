@@ -33,17 +33,18 @@ from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
 from lightning_prune.quantization import quantization_of
+from lightning_prune.slimming.size_attributes import set_size_attributes, size_attributes
 from lightning_prune.slimming.slim_file_checks import (
     check_fit,
     check_widths,
-    fitting,
+    checked_parts,
     outside,
-    parts,
+    replacements_for,
     tensors,
     unreadable,
 )
-from lightning_prune.slimming.surgery import Model, replace_modules, replace_tensors, restate, stated_widths
-from lightning_prune.slimming.zero_modules import Gone, Nothing
+from lightning_prune.slimming.surgery import Model, replace_modules, replace_tensors
+from lightning_prune.slimming.zero_modules import ZeroOutput, ZeroPassThrough
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +100,8 @@ def slim_state(model: nn.Module, *, kept: Kept | None = None, build: Mapping[str
     saved: dict[str, Any] = {
         "state_dict": state,
         "buffers": _left_out(model, state),
-        "widths": {name: widths for name, module in model.named_modules() if (widths := stated_widths(module))},
-        "gone": {name: _place(module) for name, module in named if isinstance(module, Nothing | Gone)},
+        "widths": {name: widths for name, module in model.named_modules() if (widths := size_attributes(module))},
+        "gone": {name: _place(module) for name, module in named if isinstance(module, ZeroOutput | ZeroPassThrough)},
         "build": {"_target_": f"{type(model).__module__}.{type(model).__qualname__}"},
         "pytorch-lightning_version": lightning.__version__,
         "epoch": 0,
@@ -167,7 +168,7 @@ def load_slim_state(model: Model, saved: Mapping[str, Any], source: str | os.Pat
     Raises:
         InputError: If it is not the state of a slim model, or that of another architecture.
     """
-    state, buffers, widths, gone, of = parts(saved, source)
+    state, buffers, widths, gone, of = checked_parts(saved, source)
     if "quantization" in saved:
         log.warning(
             "load_slim: %s is of a quantized network, of which this is the float one; "
@@ -175,9 +176,9 @@ def load_slim_state(model: Model, saved: Mapping[str, Any], source: str | os.Pat
             source,
         )
     expected = f"expected a slim {type(model).__name__}, got {source}{of}"
-    gone = fitting(model, gone, expected)
+    gone = replacements_for(model, gone, expected)
     own_state = model.state_dict()
-    zeros = {f"{name}.zeros": new.zeros for name, new in gone.items() if isinstance(new, Nothing)}
+    zeros = {f"{name}.zeros": new.zeros for name, new in gone.items() if isinstance(new, ZeroOutput)}
     own_buffers = outside(gone, _left_out(model, own_state)) | zeros
     check_fit(expected, source, outside(gone, own_state), state)
     check_fit(expected, source, own_buffers, buffers)
@@ -193,8 +194,8 @@ def load_slim_state(model: Model, saved: Mapping[str, Any], source: str | os.Pat
     for name, values in widths.items():
         module = modules[name]
         sizes = {attribute: type(vars(module)[attribute])(value) for attribute, value in values.items()}
-        own = stated_widths(module)
-        restate(module, {attribute: value for attribute, value in sizes.items() if attribute not in own})
+        own = size_attributes(module)
+        set_size_attributes(module, {attribute: value for attribute, value in sizes.items() if attribute not in own})
         vars(module).update(sizes)
     model.load_state_dict(state)
     for name, buffer in _left_out(model, state).items():
@@ -205,9 +206,9 @@ def load_slim_state(model: Model, saved: Mapping[str, Any], source: str | os.Pat
 # What is written ------------------------------------------------------------------------------------------------------
 
 
-def _place(module: Nothing | Gone) -> dict[str, Any] | None:
+def _place(module: ZeroOutput | ZeroPassThrough) -> dict[str, Any] | None:
     """Return what a file says of what stands in the place of a module."""
-    if isinstance(module, Gone):
+    if isinstance(module, ZeroPassThrough):
         return None
     return {"dim": module.dim, "strides": list(module.strides), "width": len(module.zeros)}
 

@@ -1,62 +1,68 @@
-"""Cut channels out of modules, and whole modules out of models."""
+"""Copies of models without some channels, and without whole modules."""
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_prune.errors import InputError
 from lightning_prune.graph import holder, one_thread, stored_tensors
-from lightning_prune.slimming.channels.blocks import Structure
 from lightning_prune.slimming.channels.coupling import Coupling
+from lightning_prune.slimming.channels.removal import Removal
 from lightning_prune.slimming.channels.replacements import Replacement
-from lightning_prune.slimming.zero_modules import Gone, Nothing
+from lightning_prune.slimming.channels.sizes import Kept, group_counts, kept_positions
+from lightning_prune.slimming.size_attributes import widths
+from lightning_prune.slimming.zero_modules import ZeroOutput, ZeroPassThrough
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def cut(model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[Structure] = ()) -> Model:
-    """Return a copy of `model` without the `removed` channels and the structures that are `gone`.
+def copy_without(model: Model, coupling: Coupling, removal: Removal) -> Model:
+    """Return a copy of `model` without what goes.
 
     Args:
         model: The model, which is not changed.
         coupling: Its channels.
-        removed: `(labels,)` bool, the channels that go.
-        gone: The blocks and branches that go.
+        removal: What goes.
     """
     with one_thread():
-        return _cut(model, coupling, removed, gone)
+        small = copy_of(model)
+        outermost = [one for one in removal.whole if not any(one.region < other.region for other in removal.whole)]
+        lost = [module for one in outermost for module in one.modules]
+        replace_modules(small, {module.name: _in_place_of(module, coupling, removal) for module in lost})
+        tensors = stored_tensors(small)
+        kept = {name: dims for name, dims in kept_positions(coupling, removal).items() if name in tensors}
+        replace_tensors(small, kept)
+        _renumber_gathers(small, coupling, removal)
+        _set_group_counts(small, group_counts(coupling, kept))
+        for module in small.modules():
+            for attribute, value in widths(module).items():
+                setattr(module, attribute, value)
+        return small
 
 
-def _cut(model: Model, coupling: Coupling, removed: Tensor, gone: Sequence[Structure]) -> Model:
-    small = copy_of(model)
-    outermost = [one for one in gone if not any(one.region < other.region for other in gone)]
-    lost = [module for one in outermost for module in one.modules]
-    replace_modules(small, {module.name: _in_place_of(module, coupling, removed) for module in lost})
-    tensors = stored_tensors(small)
-    keep = {name: dims for name, dims in coupling.keep(removed, gone).items() if name in tensors}
-    replace_tensors(small, keep)
+def _renumber_gathers(small: nn.Module, coupling: Coupling, removal: Removal) -> None:
+    """Let index buffers that choose among channels say where these lie now."""
     tensors = stored_tensors(small)
     for name, channels in coupling.gathers.items():
         if name in tensors:
-            position = (~removed[channels]).cumsum(0) - 1
+            position = (~removal.channels[channels]).cumsum(0) - 1
             index = tensors[name]
             index.copy_(position.to(index.device)[index.long()])
-    groups = {id(tensors[name]): number for name, number in coupling.group_counts(keep).items()}
+
+
+def _set_group_counts(small: nn.Module, counts: dict[str, int]) -> None:
+    """Tell convolutions and group norms how many groups they have left, by the names of their weights."""
+    tensors = stored_tensors(small)
+    groups = {id(tensors[name]): number for name, number in counts.items()}
     for name, tensor in stored_tensors(small, duplicates=True).items():
         module = small.get_submodule(holder(name))
         if isinstance(module, _ConvNd) and id(tensor) in groups:
             module.groups = groups[id(tensor)]
         elif isinstance(module, nn.GroupNorm) and id(tensor) in groups:
             module.num_groups = groups[id(tensor)]
-    for module in small.modules():
-        for attribute, value in _widths(module).items():
-            setattr(module, attribute, value)
-    return small
 
 
 def copy_of(model: Model) -> Model:
@@ -84,13 +90,13 @@ def copy_of(model: Model) -> Model:
     return small
 
 
-def _in_place_of(module: Replacement, coupling: Coupling, removed: Tensor) -> nn.Module:
-    """Return what takes the place of a module that goes, of the width that the `removed` channels leave."""
+def _in_place_of(module: Replacement, coupling: Coupling, removal: Removal) -> nn.Module:
+    """Return what takes the place of a module that goes, of the width that is left of it."""
     zeros = module.zeros
     if zeros is None:
-        return Gone()
-    width = zeros.width if zeros.labels is None else int((~removed[coupling.channel[zeros.labels]]).sum())
-    return Nothing(width, zeros.dim, zeros.strides)
+        return ZeroPassThrough()
+    width = zeros.width if zeros.labels is None else int((~removal.channels[coupling.channel[zeros.labels]]).sum())
+    return ZeroOutput(width, zeros.dim, zeros.strides)
 
 
 def replace_modules(model: nn.Module, modules: dict[str, nn.Module]) -> None:
@@ -111,16 +117,16 @@ def replace_modules(model: nn.Module, modules: dict[str, nn.Module]) -> None:
             parent._modules[key] = by_old.get(id(child), child)
 
 
-def replace_tensors(model: nn.Module, keep: dict[str, dict[int, Tensor]]) -> None:
+def replace_tensors(model: nn.Module, kept: Kept) -> None:
     """Cut the stored tensors of a model down, wherever they are used.
 
     Args:
         model: It is changed in place.
-        keep: The positions that stay, by tensor name and dimension.
+        kept: The positions that stay; see `Kept`.
     """
     tensors = stored_tensors(model, duplicates=True)
     smaller: dict[int, Tensor] = {}
-    for name, dims in keep.items():
+    for name, dims in kept.items():
         old = tensors[name]
         tensor = old.detach()
         for dim, positions in dims.items():
@@ -131,46 +137,3 @@ def replace_tensors(model: nn.Module, keep: dict[str, dict[int, Tensor]]) -> Non
             for key, value in store.items():
                 if id(value) in smaller:
                     store[key] = smaller[id(value)]  # type: ignore[assignment]
-
-
-_RESTATED = "_restated_sizes"
-"""The attribute in which a module of a slim model keeps the names of those that its code reads and `slim` changed."""
-
-
-def restate(module: nn.Module, sizes: Mapping[str, int | list[int] | tuple[int, ...]]) -> None:
-    """Change attributes from which the code of a module takes sizes, and note that they are changed.
-
-    Args:
-        module: It is changed in place.
-        sizes: New values by the names of attributes that it has.
-    """
-    for name, value in sizes.items():
-        setattr(module, name, value)
-    if sizes:
-        vars(module)[_RESTATED] = sorted({*vars(module).get(_RESTATED, ()), *sizes})
-
-
-def stated_widths(module: nn.Module) -> dict[str, Any]:
-    """Return the attributes by which a module states its widths, those that its code reads and `slim` changed too."""
-    restated = {name: getattr(module, name) for name in vars(module).get(_RESTATED, ())}
-    return restated | _widths(module)
-
-
-def _widths(module: nn.Module) -> dict[str, int]:
-    if isinstance(module, _ConvNd):
-        rows, columns = module.weight.shape[:2]
-        if module.transposed:
-            return {"in_channels": rows, "out_channels": columns * module.groups, "groups": module.groups}
-        return {"in_channels": columns * module.groups, "out_channels": rows, "groups": module.groups}
-    if isinstance(module, nn.Linear):
-        return {"in_features": module.weight.shape[1], "out_features": module.weight.shape[0]}
-    if isinstance(module, nn.PReLU):
-        return {"num_parameters": len(module.weight)}
-    if isinstance(module, nn.GroupNorm) and module.affine:
-        return {"num_channels": len(module.weight), "num_groups": module.num_groups}
-    if isinstance(module, nn.Embedding):
-        return {"embedding_dim": module.weight.shape[1]}
-    if isinstance(module, _NormBase):
-        vector = module.weight if module.affine else module.running_mean
-        return {} if vector is None else {"num_features": len(vector)}
-    return {}

@@ -1,14 +1,14 @@
-"""What stands in a slim model where a whole block or branch was removed."""
+"""Modules of zeros, which stand in a slim model where a whole block or branch was removed."""
 
 import torch
 from torch import Tensor, nn
 
 
-class Gone(nn.Identity):
-    """Pass on the nothing that a removed module gets from one before it."""
+class ZeroPassThrough(nn.Identity):
+    """Pass on the zeros that a removed module gets from one before it."""
 
 
-class Nothing(nn.Module):
+class ZeroOutput(nn.Module):
     """Give zeros of the shape that the output of a removed module had, whatever the input holds.
 
     Args:

@@ -21,7 +21,7 @@ class EpochMeans:
         """Take in the values of a step.
 
         Args:
-            values: Scalars, means over the step's samples.
+            values: Scalars, `()`, means over the step's samples.
             samples: How many these are.
         """
         for name, value in values.items():
@@ -31,7 +31,7 @@ class EpochMeans:
             self._samples[name] = self._samples.get(name, 0) + samples
 
     def take(self) -> dict[str, Tensor]:
-        """Return the means, and begin anew."""
+        """Return the means, `()` each, and begin anew."""
         means = {name: total / self._samples[name] for name, total in self._sums.items()}
         self._sums, self._samples = {}, {}
         return means

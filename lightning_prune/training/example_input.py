@@ -14,6 +14,8 @@ from lightning_prune.graph import as_arguments
 def given_input(module: LightningModule, example_input: Any) -> tuple[Tensor, ...] | None:
     """Return the example input that is known before training: the callback's argument, or the module's own array.
 
+    These are the arguments of `forward`, `(n, ...)` each as a rule, and of any shape that it takes.
+
     Raises:
         InputError: If it is not made of tensors.
     """
@@ -26,7 +28,8 @@ def given_input(module: LightningModule, example_input: Any) -> tuple[Tensor, ..
 def batch_input(module: LightningModule, batch: Any) -> tuple[Tensor, ...]:
     """Return what `forward` takes of a training batch: the batch itself, its first entries, or its entries by name.
 
-    Nothing is drawn for it: it is the batch with which training is about to begin.
+    Nothing is drawn for it: it is the batch with which training is about to begin, and the shapes are that batch's,
+    `(n, channels, height, width)` of images.
 
     Raises:
         InputError: If the batch holds no tensor where one is looked for.

@@ -13,7 +13,7 @@ def check_agreement(trainer: Trainer, masks: Mapping[str, Tensor]) -> None:
 
     Args:
         trainer: The trainer, whose strategy may run several processes.
-        masks: bool masks by parameter name.
+        masks: bool masks by parameter name, each of the same shape as its parameter.
 
     Raises:
         RuntimeError: In every process, if the masks are not the same in all.

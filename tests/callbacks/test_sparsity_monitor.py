@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from lightning_prune import SparsityMonitor, slim
 from lightning_prune.models.resnet import ResNet
 from lightning_prune.reporting.profiling import macs
-from lightning_prune.slimming.zero_modules import Nothing
+from lightning_prune.slimming.zero_modules import ZeroOutput
 
 
 class Net(LightningModule):
@@ -131,7 +131,7 @@ def test_ratios_are_those_of_a_slim_model_without_silent_blocks() -> None:
     trainer.fit(module, DataLoader(images, batch_size=5))
     small = slim(module, images)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    assert isinstance(small.get_submodule("net.layer2.1.bn2"), Nothing)
+    assert isinstance(small.get_submodule("net.layer2.1.bn2"), ZeroOutput)
     assert metrics["macs/ratio"] == pytest.approx(macs(small, images) / dense[0])
     # conv1, conv2, bn1 and bn2 of both blocks; half of the last stage was padding, which the classifier does not read
     lost = (2 * 9 * 8 * 8 + 4 * 8) + (9 * 8 * 16 + 9 * 16 * 16 + 4 * 16) + 10 * 8

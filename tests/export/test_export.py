@@ -3,13 +3,12 @@
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_line import ROOT, run_here, run_process
 
 from lightning_prune import load_slim, slim
 from lightning_prune.data.digits import digits
@@ -25,30 +24,17 @@ from lightning_prune.quantization.quantize import quantize
 from lightning_prune.quantization.quantized_network import quantization_of
 from lightning_prune.quantization.quantizers.affine import Affine
 from lightning_prune.quantization.quantizers.dorefa import DoReFa
-from lightning_prune.slimming.zero_modules import Nothing
+from lightning_prune.slimming.zero_modules import ZeroOutput
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 runtime = pytest.importorskip("onnxruntime")
 
-ROOT = Path(__file__).parents[2]
 SPEC = importlib.util.spec_from_file_location("export_script", ROOT / "scripts" / "export.py")
 assert SPEC is not None
 assert SPEC.loader is not None
 SCRIPT = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(SCRIPT)
-
-
-def python(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "HYDRA"))}
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
-        cwd=cwd,
-        env=environment | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +49,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "shared": ["strategy=[gmp,weight_sharing]", "sparsity=0.8"],
     }.items():
         short = ["trainer.max_epochs=4", "logger=csv", "export=null", f"hydra.run.dir={folder / name}"]
-        result = python("train.py", *strategy, *short, cwd=folder)
+        result = run_here("train.py", *strategy, *short, cwd=folder)
         assert result.returncode == 0, result.stderr
     return folder
 
@@ -84,7 +70,7 @@ def classes(file: Path) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(("name", "options"), [("quantized", []), ("pruned", []), ("plain", ["calibrate=4"])])
 def test_int8_file(runs: Path, name: str, options: list[str], tmp_path: Path) -> None:
     file = tmp_path / "there" / "int8.onnx"
-    result = python("scripts/export.py", name, "format=onnx-int8", f"output={file}", *options, cwd=runs)
+    result = run_here("scripts/export.py", name, "format=onnx-int8", f"output={file}", *options, cwd=runs)
     assert result.returncode == 0, result.stderr
     assert "10 of 10 layers run in integers" in result.stdout
     model = onnx.load(file)
@@ -101,7 +87,7 @@ def test_int8_file(runs: Path, name: str, options: list[str], tmp_path: Path) ->
 
 
 def test_float_files_of_few_bits_hold_the_rounded_weights(runs: Path) -> None:
-    result = python("scripts/export.py", "few", cwd=runs)
+    result = run_here("scripts/export.py", "few", cwd=runs)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"quantized.pt as {Path('few', 'model.onnx')}, ")
     found, labels = classes(runs / "few" / "model.onnx")
@@ -158,13 +144,13 @@ def test_what_cannot_be_exported_is_said(runs: Path, arguments: list[str], messa
 
 
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
-    result = python("scripts/export.py", "nowhere", cwd=tmp_path)
+    result = run_process("scripts/export.py", "nowhere", cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr == "Error: expected the folder of a run, with a config.yaml in it, got nowhere\n"
 
 
 def test_help_lists_the_formats(tmp_path: Path) -> None:
-    printed = python("scripts/export.py", "--help", cwd=tmp_path).stdout
+    printed = run_here("scripts/export.py", "--help", cwd=tmp_path).stdout
     assert all(f"\n  {name}\n" in printed for name in FORMATS)
     assert all(text in printed for one in FORMATS.values() for text in (one.use, one.needs))
 
@@ -205,7 +191,7 @@ def without_a_block() -> torch.nn.Module:
         for parameter in model.layer2[0].bn2.parameters():
             parameter.zero_()
     small = slim(model, torch.randn(2, 3, 8, 8)).eval()
-    assert any(isinstance(module, Nothing) for module in small.modules())
+    assert any(isinstance(module, ZeroOutput) for module in small.modules())
     return small
 
 

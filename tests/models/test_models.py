@@ -15,7 +15,7 @@ from lightning_prune.models.mobilenet_v2 import mobilenet_v2
 from lightning_prune.models.resnet import PaddedShortcut, ResNet, resnet20, resnet32, resnet44, resnet56, resnet110
 from lightning_prune.models.vgg import vgg16_bn
 from lightning_prune.reporting.profiling import macs
-from lightning_prune.slimming.channels.coupling import couple
+from lightning_prune.slimming import couple
 from lightning_prune.slimming.slim import slim
 
 imagenet_mobilenet = partial(mobilenet_v2, 1000, stem_stride=2)

@@ -22,6 +22,7 @@ from lightning_prune.pruning.granularities.pattern import SCP4, Pattern
 from lightning_prune.pruning.granularities.vector import Vector
 from lightning_prune.pruning.prunable_weight import PrunableWeight
 from lightning_prune.pruning.quota import Quota
+from lightning_prune.slimming import TracedModel
 
 
 def single(shape: tuple[int, ...], granularity: Granularity, sparsity: float) -> SparseSet:
@@ -141,7 +142,8 @@ def test_channels_are_nearest_in_all_that_exists_for_them() -> None:
             return self.b(self.a(image))
 
     module = Block()
-    prunables = [one for one in channel_prunables(module, (torch.randn(1, 1, 4, 4),), Channel()) if one.size == 5]
+    traced = TracedModel(module, (torch.randn(1, 1, 4, 4),))
+    prunables = [one for one in channel_prunables(traced, Channel()) if one.size == 5]
     for _ in range(20):
         weights = {name: torch.randn_like(p, dtype=torch.float64) for name, p in module.named_parameters()}
         near = SparseSet(Competition(prunables, [0.4], Quota(0.4))).project(weights)

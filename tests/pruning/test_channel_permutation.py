@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.channel_permutation import permute_channels, search
 from lightning_prune.pruning.granularities.n_m import NM
-from lightning_prune.slimming.channels.coupling import couple
+from lightning_prune.slimming import couple
 
 CASES = {**CONVOLUTIONAL, **ATTENTION}
 

@@ -23,6 +23,7 @@ from lightning_prune.pruning.finding import channel_prunables
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.prunable_weight import PrunableWeight
 from lightning_prune.pruning.quota import Quota, Scope
+from lightning_prune.slimming import TracedModel
 
 IMAGES = torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -318,8 +319,8 @@ def test_what_is_no_width_is_refused(make: Callable[..., Any], name: str, value:
 
 
 def test_widths_that_no_layer_can_fall_to_are_refused_before_training() -> None:
-    assert len(channel_prunables(Joined(), (IMAGES[:2],), Channel(round_to=39))) == 5
+    assert len(channel_prunables(TracedModel(Joined(), (IMAGES[:2],)), Channel(round_to=39))) == 5
     with pytest.raises(
         InputError, match="expected round_to and min_width below the width of a layer of this Joined, got"
     ):
-        channel_prunables(Joined(), (IMAGES[:2],), Channel(round_to=80))
+        channel_prunables(TracedModel(Joined(), (IMAGES[:2],)), Channel(round_to=80))

@@ -6,8 +6,6 @@ import pytest
 import torch
 import torch_pruning
 from attention_networks import Biased, Gated, Language, Packed, words
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,8 +18,8 @@ from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.lowest import lowest
 from lightning_prune.reporting.profiling import macs
-from lightning_prune.slimming.channels.coupling import Coupling, Group, couple
-from lightning_prune.slimming.channels.labels import components
+from lightning_prune.slimming import Coupling, Group, couple, model_size
+from lightning_prune.slimming.channels.removal import removal_of_units
 from lightning_prune.slimming.slim import slim
 
 IMAGE = (1, 3, 32, 32)
@@ -391,15 +389,14 @@ def test_sizes_of_residual_networks_without_inner_channels(build, sparsity, size
 def test_predicted_sizes_are_those_of_the_slim_model(model):
     model, example = copy.deepcopy(model), torch.zeros(IMAGE)
     coupling = couple(model, example)
-    assert coupling.macs({}) == macs(model, example)
+    assert model_size(coupling).macs == macs(model, example)
     groups = coupling.groups()
     pruned = random_units(groups)
-    keep = coupling.keep(coupling.without(groups, pruned))
+    left = model_size(coupling, removal_of_units(coupling, groups, pruned))
     mask(model, groups, pruned)
     small = slim(model, example)
-    assert coupling.macs(keep) == macs(small, example) < macs(model, example)
-    names = {name for name, _ in model.named_parameters()}
-    assert coupling.parameters(keep, names) == parameters(small) < parameters(model)
+    assert left.macs == macs(small, example) < macs(model, example)
+    assert left.parameters == parameters(small) < parameters(model)
 
 
 # Torch-Pruning --------------------------------------------------------------------------------------------------------
@@ -462,41 +459,7 @@ def test_slim_models_are_those_of_torch_pruning(name):
         torch.testing.assert_close(small(example), peer(example))
 
 
-# What stays -----------------------------------------------------------------------------------------------------------
-
-
-def test_reasons_of_filters_that_stay_are_given():
-    model = nn.Sequential(conv(3, 8), nn.GroupNorm(1, 8), conv(8, 6), nn.GroupNorm(2, 6), conv(6, 5), conv(5, 4))
-    with torch.no_grad():
-        model[0].weight[:3] = 0
-        model[2].weight[:2] = 0
-        model[4].weight[1] = 0
-        model[5].weight[2] = 0
-        model[5].bias[2] = 0
-    coupling = couple(model, torch.zeros(IMAGE))
-    found = coupling.zero_but_kept(model, coupling.removable())
-    assert {reason.split(":")[0]: layers for reason, layers in found.items()} == {
-        "lie across a layer norm": [("0", 3)],
-        "still reach a layer": [("2", 2), ("4", 1)],
-        "are outputs of the model": [("5", 1)],
-    }
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_components_are_those_of_scipy(seed):
-    count = 300
-    generator = torch.Generator().manual_seed(seed)
-    left, right = torch.randint(count, (2, 50 * (seed + 1)), generator=generator)
-    graph = coo_matrix((torch.ones(len(left)), (left, right)), shape=(count, count))
-    _, number = connected_components(graph, directed=False)
-    lowest = {n: list(number).index(n) for n in set(number)}
-    assert components(count, left, right).tolist() == [lowest[n] for n in number]
-
-
-def test_long_chains_are_one_component():
-    order = torch.randperm(5000)
-    assert (components(5000, order[:-1], order[1:]) == 0).all()
-    assert components(3, order[:0], order[:0]).tolist() == [0, 1, 2]
+# What does not change, and mistakes -----------------------------------------------------------------------------------
 
 
 def test_model_and_random_state_stay_as_they_are():

@@ -18,8 +18,9 @@ from lightning_prune.models.googlenet import googlenet
 from lightning_prune.models.lenet import lenet_5, lenet_300_100
 from lightning_prune.models.resnet import resnet56
 from lightning_prune.reporting.profiling import macs
-from lightning_prune.slimming.channels.coupling import couple
+from lightning_prune.slimming import TracedModel, couple, model_size
 from lightning_prune.slimming.channels.groups import Group
+from lightning_prune.slimming.channels.removal import removal_of_units
 from lightning_prune.slimming.prunable_groups import PrunableGroups, prunable_groups
 from lightning_prune.slimming.slim import slim, slimmed
 
@@ -61,7 +62,7 @@ def test_slim_model_loses_what_masks_promise(name):
     model, inputs = randomise(CASES[name].build()), CASES[name].inputs()
     masked = copy.deepcopy(model)
     promised = random_masks(masked, prunable_groups(model, inputs), 0.25)
-    result = slimmed(masked, inputs)
+    result = slimmed(masked, TracedModel(masked, as_tuple(inputs)))
     assert lost(model, result.kept) == promised
     dense, small = shapes(model), shapes(result.model)
     for tensor in {name for name, _ in [*model.named_parameters(), *model.named_buffers()]} & small.keys():
@@ -76,14 +77,13 @@ def test_sizes_are_what_masks_promise(name):
     groups = prunable_groups(model, inputs)
     coupling = couple(model, inputs)
     units = [torch.randperm(group.size) < group.size // 2 for group in groups]
-    keep = coupling.keep(coupling.without(list(groups), units))
+    dense, left = model_size(coupling), model_size(coupling, removal_of_units(coupling, groups, units))
     for group, chosen in zip(groups, units, strict=True):
         group.zero(model, chosen)
     small = slim(model, inputs)
-    names = {name for name, _ in model.named_parameters()}
-    assert coupling.parameters(keep, names) == sum(parameter.numel() for parameter in small.parameters())
+    assert left.parameters == sum(parameter.numel() for parameter in small.parameters())
     before, after = (macs(each, as_tuple(inputs)) for each in (model, small))
-    assert after / before == pytest.approx(coupling.macs(keep) / coupling.macs({}))
+    assert after / before == pytest.approx(left.macs / dense.macs)
 
 
 @pytest.mark.parametrize("name", ["scales", "dual-path", "vision", "by-number", "parallel"])
@@ -99,7 +99,7 @@ def test_each_group_shrinks_by_itself(name):
         promised = {
             (member.name, member.dim): sorted(member.index[units].reshape(-1).tolist()) for member in group.members
         }
-        assert lost(model, slimmed(masked, inputs).kept) == promised
+        assert lost(model, slimmed(masked, TracedModel(masked, as_tuple(inputs))).kept) == promised
 
 
 def two_sizes() -> nn.Module:
@@ -239,15 +239,14 @@ def test_model_and_random_state_stay_as_they_are(name):
     assert all(torch.equal(tensor, values[key]) for key, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("failing", ["trace", "prove", "cut_what_works"])
+@pytest.mark.parametrize("failing", ["follow_channels", "reference_outputs", "remove_what_works"])
 def test_model_stays_as_it_is_when_something_raises(failing, monkeypatch):
     def fail(*arguments: object) -> None:
-        if failing != "trace" or not model[0][0].weight[0].any():  # the second time, with masks
-            raise RuntimeError("out of memory")
-        return trace(*arguments)
+        assert not model[0][0].weight[0].any()  # it is masked
+        raise RuntimeError("out of memory")
 
     module = importlib.import_module("lightning_prune.slimming.prunable_groups")
-    model, trace = nn.Sequential(conv_bn(3, 8), OneHead(), conv(8, 4)).train(), module.trace
+    model = nn.Sequential(conv_bn(3, 8), OneHead(), conv(8, 4)).train()
     values, before = copy.deepcopy(model.state_dict()), state(model)
     monkeypatch.setattr(module, failing, fail)
     with pytest.raises(RuntimeError, match="out of memory"):

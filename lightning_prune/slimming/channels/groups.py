@@ -1,7 +1,7 @@
 """Groups of filters that can be pruned: which channels compete, and in which tensors each of them lies."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,7 +92,7 @@ def _numbers(units: Tensor | Sequence[int]) -> Tensor:
     return numbers if numbers.dtype == torch.bool else numbers.long()
 
 
-def lone_group(facts: Facts, slot: Slot, parameters: set[str]) -> Group:
+def lone_group(facts: Facts, slot: Slot, parameters: Collection[str]) -> Group:
     """Return the filters of one convolution, with what exists for each of them.
 
     Args:
@@ -116,7 +116,7 @@ def lone_group(facts: Facts, slot: Slot, parameters: set[str]) -> Group:
 
 
 def coupled_groups(
-    facts: Facts, channel: Tensor, kept: Tensor, filters: list[Slot], parameters: set[str]
+    facts: Facts, channel: Tensor, kept: Tensor, filters: list[Slot], parameters: Collection[str]
 ) -> list[Group]:
     """Return the channels that filters write and nothing keeps, by the tensors in which they lie.
 

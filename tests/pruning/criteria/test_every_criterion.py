@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from options import built, options
+from configured import built, options
 
 from lightning_prune.pruning.criteria.criterion import Criterion
 

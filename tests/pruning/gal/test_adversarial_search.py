@@ -14,7 +14,7 @@ from lightning_prune.pruning.gal.search import AdversarialSearch
 from lightning_prune.pruning.gal.soft_masks import find_maskable
 from lightning_prune.pruning.gal.variants import OFFICIAL, PAPER, Variant
 from lightning_prune.pruning.quota import Quota
-from lightning_prune.slimming.channels.coupling import couple
+from lightning_prune.slimming import couple
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -14,7 +14,7 @@ from lightning_prune.models.googlenet import Inception
 from lightning_prune.models.resnet import ResNet
 from lightning_prune.models.vgg import vgg16_bn
 from lightning_prune.pruning.gal.soft_masks import Maskable, SoftMasks, find_maskable
-from lightning_prune.slimming.channels.coupling import couple
+from lightning_prune.slimming import couple
 
 
 class Block(nn.Module):

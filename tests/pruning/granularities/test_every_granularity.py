@@ -3,8 +3,8 @@
 from functools import partial
 
 import pytest
+from configured import built, options
 from cutting import CONV, CONV1D, LINEAR, check_cut, check_ramp, check_refused
-from options import built, options
 
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.granularities.granularity import Granularity

@@ -1,7 +1,7 @@
 """What every schedule in conf/ does."""
 
 import pytest
-from options import built, options
+from configured import built, options
 from rising import FINALS, check_rises
 
 

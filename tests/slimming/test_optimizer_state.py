@@ -13,8 +13,9 @@ from torch.optim import SGD, Adafactor, Adam, AdamW, Optimizer
 from lightning_prune.errors import InputError
 from lightning_prune.models.resnet import ResNet
 from lightning_prune.pruning.held_masks import HeldMasks
-from lightning_prune.slimming.optimizer_state import check_sliceable, inherit, slice_state
+from lightning_prune.slimming.optimizer_state import check_optimizer_state, load_optimizer_state, slice_optimizer_state
 from lightning_prune.slimming.slim import slimmed
+from lightning_prune.slimming.traced_model import TracedModel
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": lambda parameters: SGD(parameters, lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3),
@@ -59,19 +60,19 @@ def test_slim_step_with_sliced_state_is_the_masked_step_sliced(make: Callable[..
     held.enforce()
     for _ in range(3):
         step(model, optimizer, held)
-    result = slimmed(model, IMAGES[:2])
+    result = slimmed(model, TracedModel(model, (IMAGES[:2],)))
     small = result.model
     assert len(small.get_parameter("bn1.weight")) == len(model.get_parameter("bn1.weight")) - 2
     before = copy.deepcopy(small)
-    states = slice_state(optimizer.state_dict(), dict(model.named_parameters()), result.kept)
+    states = slice_optimizer_state(optimizer.state_dict(), dict(model.named_parameters()), result.kept)
     follower, stranger = make(small.parameters()), make(before.parameters())
     follower.param_groups[0]["initial_lr"] = 7.0
-    inherit(follower, small, states)
+    load_optimizer_state(follower, small, states)
     assert follower.param_groups[0]["initial_lr"] == 7.0
     step(small, follower)
     step(before, stranger)
     step(model, optimizer, held)
-    expected = dict(slimmed(model, IMAGES[:2]).model.named_parameters())
+    expected = dict(slimmed(model, TracedModel(model, (IMAGES[:2],))).model.named_parameters())
     assert expected.keys() == dict(small.named_parameters()).keys()
     for name, parameter in small.named_parameters():
         torch.testing.assert_close(parameter, expected[name], rtol=1e-9, atol=1e-12)
@@ -86,7 +87,7 @@ def test_positions_are_taken_along_their_dimensions_and_what_is_gone_is_left_out
         parameter.grad = torch.arange(parameter.numel(), dtype=torch.float).reshape(parameter.shape) + number
     optimizer.step()
     kept = {"wide": {0: torch.tensor([2, 0]), 1: torch.tensor([1, 3])}, "lost": {0: torch.tensor([], dtype=torch.long)}}
-    states = slice_state(optimizer.state_dict(), {"wide": wide, "lost": lost, "bias": bias}, kept)
+    states = slice_optimizer_state(optimizer.state_dict(), {"wide": wide, "lost": lost, "bias": bias}, kept)
     assert list(states) == ["wide", "bias"]
     assert torch.equal(states["wide"]["step"], torch.tensor(1.0))
     torch.testing.assert_close(states["wide"]["exp_avg"], 0.1 * torch.tensor([[9.0, 11.0], [1.0, 3.0]]))
@@ -102,12 +103,12 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
     with pytest.raises(
         InputError, match=r"got row_var of weight of shape \(2, 1\) for \(2, 3\); begin without"
     ) as raised:
-        slice_state(optimizer.state_dict(), dict(layer.named_parameters()), {})
+        slice_optimizer_state(optimizer.state_dict(), dict(layer.named_parameters()), {})
     assert "\n" not in str(raised.value)
     with pytest.raises(InputError, match="got row_var of weight"):
-        check_sliceable(partial(Adafactor, lr=0.1))
-    check_sliceable(partial(AdamW, lr=0.1))
+        check_optimizer_state(partial(Adafactor, lr=0.1))
+    check_optimizer_state(partial(AdamW, lr=0.1))
     with pytest.raises(InputError, match="expected the optimizer of all 1 parameters, got one of 2"):
-        slice_state(optimizer.state_dict(), {"weight": layer.weight}, {})
+        slice_optimizer_state(optimizer.state_dict(), {"weight": layer.weight}, {})
     with pytest.raises(InputError, match=r"expected momentum_buffer of bias \(2,\), got \(3,\)"):
-        inherit(SGD(layer.parameters(), lr=0.1), layer, {"bias": {"momentum_buffer": torch.zeros(3)}})
+        load_optimizer_state(SGD(layer.parameters(), lr=0.1), layer, {"bias": {"momentum_buffer": torch.zeros(3)}})
