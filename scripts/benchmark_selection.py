@@ -21,7 +21,7 @@ import torch
 from benchmarking import interleaved, parse_options, ratio, seconds
 from torch import Tensor, nn
 
-from lightning_prune.pruning import HeldMasks, choose, score, weight_pools
+from lightning_prune.pruning import Goal, HeldMasks
 from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.element import Element
 
@@ -60,7 +60,6 @@ class Pruned:
         layers = [nn.Linear(columns, 1000, bias=False, device=options.device) for _ in range(options.tensors)]
         self.network = nn.Sequential(*layers)
         self.weights = {name: weight.detach() for name, weight in self.network.named_parameters()}
-        self.pools = weight_pools(self.network, Element())[0]
         self.row = torch.cat([weight.reshape(-1) for weight in self.weights.values()]).abs_()
         self.number = round(self.sparsity * len(self.row))
         first, self.held = self.first_choice(self.sparsity), self.first_choice(self.sparsity / 2)
@@ -69,8 +68,9 @@ class Pruned:
 
     def choose(self, sparsity: float, held: HeldMasks | None = None) -> dict[str, Tensor]:
         """Return masks that remove the smallest weights, those first that masks in force remove."""
-        scores, factors = score(self.pools, Magnitude(), self.weights), None if held is None else held.factors
-        return choose(self.pools, scores, [sparsity] * len(self.pools), "global", 0.01, factors)
+        competition = Goal(Element(), sparsity, "global", 0.01).find(self.network)
+        assert competition is not None
+        return competition.choose(Magnitude(), self.weights, None if held is None else held.factors)
 
     def first_choice(self, sparsity: float) -> HeldMasks:
         """Return the masks of a first choice, held."""

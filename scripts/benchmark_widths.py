@@ -22,7 +22,7 @@ from benchmarking import interleaved, parse_options, ratio
 from torch import nn
 
 from lightning_prune.export import open_onnx, run_onnx, write_onnx
-from lightning_prune.pruning import apply_masks, channel_pools, choose, score
+from lightning_prune.pruning import Goal, HeldMasks
 from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.reporting import macs
@@ -33,10 +33,10 @@ def pruned(build: Callable[[], nn.Module], sparsity: float, round_to: int) -> nn
     """Return a network without a fraction of its channels, always of the same weights."""
     torch.manual_seed(0)
     model = network(build)
-    pools = channel_pools(TracedModel(model, (images(2),)), Channel(round_to=round_to))
-    parameters = {name: parameter.data for name, parameter in model.named_parameters()}
-    masks = choose(pools, score(pools, Magnitude(), parameters), [sparsity] * len(pools))
-    apply_masks([parameters[name] for name in masks], [mask.float() for mask in masks.values()])
+    competition = Goal(Channel(round_to=round_to), sparsity).find(model, TracedModel(model, (images(2),)))
+    assert competition is not None
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    HeldMasks(model, competition.choose(Magnitude(), weights)).enforce()
     return slim(model, images(2))
 
 

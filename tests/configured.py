@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from quiet_trainer import quiet_trainer
 
 from lightning_prune.models.classifier import ImageClassifier
-from lightning_prune.pruning.criteria.mix import Mix
 from lightning_prune.runs.resolvers import register_resolvers
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -36,9 +35,14 @@ def content(group: str, name: str) -> DictConfig:
     return cfg
 
 
+def built(group: str, name: str) -> Any:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return instantiate(compose("train", overrides=["logger=csv", f"{group}={name}"])[group])
+
+
 def looks_at_weights(name: str) -> bool:
     criterion = instantiate(content("criterion", name))
-    return isinstance(criterion, Mix) or criterion.needs == "weights"
+    return bool(criterion.needs == "weights")
 
 
 def removes_filters(name: str) -> bool:

@@ -1,11 +1,11 @@
-"""Lightning callbacks: thin lifecycles over the functions of the parts; one file a method."""
+"""Lightning callbacks and their bases: thin lifecycles over the functions of the parts; one file a method."""
 
 from lightning_prune.callbacks.admm_pruning import ADMMPruning
 from lightning_prune.callbacks.best_pruned_checkpoint import BestPrunedCheckpoint
 from lightning_prune.callbacks.exact_resume import ExactResume
 from lightning_prune.callbacks.gal_pruning import GALPruning
 from lightning_prune.callbacks.gradual_pruning import GradualPruning
-from lightning_prune.callbacks.held_zeros import HeldZeros, nonzeros
+from lightning_prune.callbacks.held_zeros import HeldZeros
 from lightning_prune.callbacks.inherited_momentum import InheritedMomentum
 from lightning_prune.callbacks.knowledge_distillation import KnowledgeDistillation
 from lightning_prune.callbacks.network_slimming import NetworkSlimming
@@ -34,5 +34,4 @@ __all__ = [
     "SoftFilterPruning",
     "SparsityMonitor",
     "WeightSharing",
-    "nonzeros",
 ]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,16 +14,14 @@ from lightning_prune.graph import ExampleInput
 from lightning_prune.pruning import (
     Goal,
     Granularity,
-    Pool,
     Scope,
     Skip,
     SparseSet,
     Sparsity,
     Split,
     Uncut,
-    WeightPool,
     check_sparsity,
-    join,
+    in_all,
     residual,
 )
 from lightning_prune.pruning.granularities.element import Element
@@ -62,9 +59,9 @@ class ADMMPruning(TimedPruner):
         begin: When the first round starts, in optimizer steps, or as a fraction of the run if it is a float.
         end: When the last one ends, and the masks are final. In steps or as a fraction, as `begin`.
         every: How long a round is, in steps or as a fraction, at least a step.
-        scope: Where units compete; see `lightning_prune.pruning.selection.Scope`. Kernels compete within their layer.
+        scope: Where units compete; see `lightning_prune.pruning.quota.Scope`. Kernels compete within their layer.
         floor: Fraction of its units that every layer keeps in global scope, in [0, 1), at least one.
-        skip: Layers left as they are; see `lightning_prune.pruning.targets.Skip`.
+        skip: Layers left as they are; see `lightning_prune.pruning.finding.Skip`.
         uncut: Treatment of layers that the granularity cannot cut: `"skip"`, logged with the reason, or `"refuse"`.
         example_input: What `forward` takes, a tensor or a tuple; by default the module's `example_input_array`, or else
             the first training batch. Only channels need it.
@@ -151,15 +148,16 @@ class ADMMPruning(TimedPruner):
     def report(self, module: nn.Module) -> dict[str, Any]:
         """Return the sparsity of the layers that are pruned, of their kernels, and how many have which pattern."""
         tensors = dict(module.named_parameters())
-        pools = {name: pool for sparse in self._sets for pool in sparse.pools for name in _filters(pool)}
-        weights = [tensors[name].detach() for name in pools]
+        prunables = [prunable for sparse in self._sets for prunable in sparse.competition.prunables]
+        names = dict.fromkeys(name for prunable in prunables for name in prunable.filters)
+        weights = [tensors[name].detach() for name in names]
         found: dict[str, Any] = {"weight_sparsity": _share_of_zeros(weights)}
         if kernels := [Kernel().units(weight).any(dim=1) for weight in weights if weight.ndim > 2]:
             found["kernel_sparsity"] = _share_of_zeros(kernels)
         if isinstance(pattern := self._mined or self.granularity, Pattern):
             counts = pattern.histogram(weights)
-            names = ["-".join(map(str, positions)) for positions in pattern.patterns]
-            found["patterns"] = {**dict(zip(names, counts.kernels, strict=True)), "removed": counts.removed}
+            kinds = ["-".join(map(str, positions)) for positions in pattern.patterns]
+            found["patterns"] = {**dict(zip(kinds, counts.kernels, strict=True)), "removed": counts.removed}
             found["patterns"]["others"] = counts.others
         return found
 
@@ -173,13 +171,13 @@ class ADMMPruning(TimedPruner):
         found = self.goal.find(pl_module, traced)
         if found is None:
             return False
-        self._sets = [SparseSet(list(found), list(found.values()), self.goal.scope, self.goal.floor)]
+        self._sets = [SparseSet(found)]
         if self._mined is not None:
             self._take(self._mined)
         if self.connectivity is not None:
             kernels = Goal(Kernel(self.per_filter), self.connectivity, skip=("first", *self.goal.skip))
-            links = kernels.find(pl_module, None) or {}
-            self._sets.append(SparseSet(list(links), list(links.values())))
+            links = kernels.find(pl_module)
+            self._sets += [] if links is None else [SparseSet(links)]
         return True
 
     @property
@@ -195,11 +193,11 @@ class ADMMPruning(TimedPruner):
     @torch.no_grad()
     def _make_choice(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         weights = _weights(pl_module)
-        if self.mine is not None and self._mined is None and self._sets[0].pools:
-            self._take(mined([weights[pool.name] for pool in self._sets[0].pools], self.mine))
+        if self.mine is not None and self._mined is None and (prunables := self._sets[0].competition.prunables):
+            self._take(mined([weights[name] for one in prunables for name in one.filters], self.mine))
         if self.is_final:
             self._splits = []
-            self._hold(trainer, pl_module, self._supports(weights))
+            self._hold(trainer, pl_module, in_all(self._sets, weights))
             return
         rho, former = self._rho_after(step), self._rho
         if self._splits:
@@ -214,15 +212,7 @@ class ADMMPruning(TimedPruner):
     def _take(self, pattern: Pattern) -> None:
         """Prune to other patterns."""
         self._mined = pattern
-        pools = [replace(pool, granularity=pattern) for pool in self._sets[0].pools if isinstance(pool, WeightPool)]
-        self._sets[0] = replace(self._sets[0], pools=pools)
-
-    def _supports(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return masks into all sparse sets at once: each is projected on what the one before has left."""
-        masks: dict[str, Tensor] = {}
-        for sparse in self._sets:
-            join(masks, sparse.support({name: tensor * masks.get(name, 1) for name, tensor in weights.items()}))
-        return masks
+        self._sets[0] = self._sets[0].cut(pattern)
 
     def _rho_after(self, step: int) -> float:
         """Return the factor of the round that starts after `step`."""
@@ -250,10 +240,6 @@ def _beside(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tenso
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in tensors.items()}
-
-
-def _filters(pool: Pool) -> list[str]:
-    return [pool.name] if isinstance(pool, WeightPool) else [member.name for member in pool.group.filters]
 
 
 def _share_of_zeros(tensors: list[Tensor]) -> float:

@@ -19,7 +19,7 @@ class BestPrunedCheckpoint(ModelCheckpoint):
     """
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Return whether to save now."""
+        """Return whether to save now, given the monitored value, `()`."""
         return all(pruner.is_final for pruner in pruners(trainer)) and super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

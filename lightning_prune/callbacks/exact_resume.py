@@ -7,8 +7,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_prune.training import (
-    Place,
-    Placed,
+    CallbackOrder,
+    OrderedCallback,
     finish_batch,
     forget_loaders,
     internals,
@@ -22,7 +22,7 @@ from lightning_prune.training import (
 State = dict[str, Any]
 
 
-class ExactResume(Placed):
+class ExactResume(OrderedCallback):
     """Let a run that is stopped and resumed from any checkpoint end with the bits of one that was never stopped.
 
     Put it behind the other callbacks of any Trainer; a run that is not resumed stays as it is. Each checkpoint gets
@@ -42,13 +42,13 @@ class ExactResume(Placed):
     starts. Generators that are not the global ones are their owner's to save.
     """
 
-    place = Place.RESUMING
+    order = CallbackOrder.RESUMING
 
     def __init__(self) -> None:
         self._loaded: State | None = None
         self._draws: list[State] = []  # random states before the epoch's iterators and before its first batch
 
-    def objection(self, other: Placed) -> str | None:
+    def objection(self, other: OrderedCallback) -> str | None:
         """Return why another callback makes no sense beside this one; None if it does."""
         return "one saves the state of the whole run" if isinstance(other, ExactResume) else None
 

@@ -17,22 +17,24 @@ from lightning_prune.distillation import Teacher
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput
 from lightning_prune.pruning import (
-    OFFICIAL,
-    PAPER,
+    VARIANTS,
     AdversarialSearch,
-    ChannelPool,
     MaskableKind,
+    Quota,
     check_sparsity,
-    count,
     find_maskable,
-    join,
-    momenta,
 )
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.slimming import TracedModel
-from lightning_prune.training import EpochMeans, Moment, Placed, at_least_zero, average_gradients, instance, one_of
-
-VARIANTS = {"paper": PAPER, "official": OFFICIAL}
+from lightning_prune.training import (
+    EpochMeans,
+    Moment,
+    OrderedCallback,
+    at_least_zero,
+    average_gradients,
+    instance,
+    one_of,
+)
 
 
 class GALPruning(TimedPruner):
@@ -106,7 +108,7 @@ class GALPruning(TimedPruner):
         seed: int = 0,
         example_input: ExampleInput | None = None,
     ) -> None:
-        self.sparsity = None if sparsity is None else check_sparsity(sparsity)
+        self.quota = None if sparsity is None else Quota(check_sparsity(sparsity), "global")
         if isinstance(structures, str) or (structures is not None and not structures):
             raise InputError(f"expected structures to be None or a list of at least one, got {structures!r}")
         self.structures = structures and tuple(one_of("structures", s, get_args(MaskableKind)) for s in structures)
@@ -131,7 +133,7 @@ class GALPruning(TimedPruner):
 
     # The run ----------------------------------------------------------------------------------------------------------
 
-    def objection(self, other: Placed) -> str | None:
+    def objection(self, other: OrderedCallback) -> str | None:
         """Return why another callback makes no sense beside this one; None if it does."""
         beside = isinstance(other, Pruner | KnowledgeDistillation)
         return "the search has a loss and masks of its own; use the other in a fit after it" if beside else None
@@ -231,10 +233,10 @@ class GALPruning(TimedPruner):
             return True
         found = find_maskable(pl_module, traced.coupling, self.structures)
         number = sum(structure.size for structure in found)
-        if self.sparsity and not count(number, self.sparsity):
+        if self.quota and self.quota.fraction and not self.quota.number(number):
             raise InputError(
                 f"expected a sparsity that removes at least one of the {number} structures of this model, got "
-                f"{self.sparsity}; raise it, or mask smaller ones with structures=['channel']"
+                f"{self.quota.fraction}; raise it, or mask smaller ones with structures=['channel']"
             )
         self._search = AdversarialSearch(pl_module, found, self.variant, self.alignment, self.l1, self.seed)
         if self._state is not None:
@@ -268,24 +270,19 @@ class GALPruning(TimedPruner):
         if self._search is None or step == 0:
             return
         assert self._timeline is not None
-        pressure = 1.0 if self.sparsity is None else 0.01 * 1e4 ** self._timeline.progress(step)
-        self._search.update(self.learning_rate, self.sparsity, pressure)
-        self._final = self._final or (bool(self.sparsity) and self._search.reached(self.sparsity or 0.0))
+        pressure = 1.0 if self.quota is None else 0.01 * 1e4 ** self._timeline.progress(step)
+        self._search.update(self.learning_rate, self.quota, pressure)
+        if self.quota is not None and self.quota.fraction > 0:
+            self._final = self._final or self._search.reached(self.quota)
         if self._final:
             self._settle(trainer, pl_module, self._search)
 
     def _settle(self, trainer: Trainer, pl_module: LightningModule, search: AdversarialSearch) -> None:
         """Remove what the search has found, and go on with the module's own loss."""
-        removed = search.settle(self.sparsity)
+        removed = search.settle(self.quota, trainer.optimizers)
         self._census = search.census()
-        for parameter, factor in search.scales:  # the optimizer's view of a product is that of its factor, scaled
-            for average in momenta(trainer.optimizers, [parameter])[0]:
-                average.mul_(factor)
-        shapes = {name: parameter.shape for name, parameter in pl_module.named_parameters()}
-        masks: dict[str, Tensor] = {}
-        for structure, gone in zip(search.structures, removed, strict=True):
-            join(masks, ChannelPool(structure.group, shapes, Channel()).masks(~gone))
-            if gone.any():
-                self._removed[structure.name] = gone.nonzero().flatten().tolist()
+        found = zip(search.structures, removed, strict=True)
+        self._removed = {one.name: gone.nonzero().flatten().tolist() for one, gone in found if gone.any()}
+        masks = search.hard_masks(removed)
         self._search, self._means = None, EpochMeans()
         self._hold(trainer, pl_module, masks)

@@ -1,6 +1,6 @@
 """Pruning by any criterion, granularity, schedule and scope: gradual, one-shot or iterative, soft, rewound."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 from typing import Any, get_args
 
 import torch
@@ -13,26 +13,19 @@ from lightning_prune.callbacks.timed_pruner import TimedPruner
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput
 from lightning_prune.pruning import (
+    Competition,
     Criterion,
     Gathering,
     Goal,
     Granularity,
-    Pool,
+    HeldMasks,
+    Schedule,
     Scope,
     Skip,
     Sparsity,
     Uncut,
-    WeightPool,
-    apply_masks,
-    choose,
-    choose_mixed,
-    least,
-    nearest,
-    readable,
-    score,
 )
 from lightning_prune.pruning.criteria.magnitude import Magnitude
-from lightning_prune.pruning.criteria.mix import Mix
 from lightning_prune.pruning.granularities.element import Element
 from lightning_prune.pruning.schedules.cubic import Cubic
 from lightning_prune.slimming import TracedModel
@@ -48,8 +41,6 @@ from lightning_prune.training import (
     snapshot,
 )
 
-Schedule = Callable[[float, float], float]
-
 
 class GradualPruning(TimedPruner):
     """Remove the least important units step by step, and hold them at zero while the others train.
@@ -64,12 +55,12 @@ class GradualPruning(TimedPruner):
         granularity: How weights are cut into units; `Channel(round_to=8)` for channels in widths that hardware likes.
         criterion: Scores of units.
         schedule: Sparsity on the way from `begin` to `end`; `Cubic()` is gradual, or `OneShot()`, `Iterative()`.
-        scope: Where units compete; see `lightning_prune.pruning.selection.Scope`.
+        scope: Where units compete; see `lightning_prune.pruning.quota.Scope`.
         floor: Fraction of its units that every layer keeps in global scope, in [0, 1), at least one.
         begin: When units first go, in optimizer steps, or as a fraction of the run if it is a float.
         end: When the last go; from then on the masks are final. In steps or as a fraction, as `begin`.
         every: How long it takes from one choice to the next, in steps or as a fraction.
-        skip: Layers left as they are; see `lightning_prune.pruning.targets.Skip`.
+        skip: Layers left as they are; see `lightning_prune.pruning.finding.Skip`.
         uncut: Treatment of layers that the granularity cannot cut: `"skip"`, logged with the reason, or `"refuse"`.
         soft: Let what was zeroed grow back, and choose afresh among all units, until `end`.
         gather: Optimizer steps before each choice over which a criterion looks at gradients or activations.
@@ -93,7 +84,7 @@ class GradualPruning(TimedPruner):
         sparsity: Sparsity | None = None,
         *,
         granularity: Granularity | None = None,
-        criterion: Criterion | Mix | None = None,
+        criterion: Criterion | None = None,
         schedule: Schedule | None = None,
         scope: Scope = "layer",
         floor: float = 0.01,
@@ -110,12 +101,15 @@ class GradualPruning(TimedPruner):
     ) -> None:
         granularity = Element() if granularity is None else granularity
         self.goal = Goal(granularity, sparsity, scope, floor, skip, uncut)
-        self.criterion = instance("criterion", Criterion | Mix, Magnitude() if criterion is None else criterion)
+        self.criterion: Criterion = instance("criterion", Criterion, Magnitude() if criterion is None else criterion)
         self.schedule = Cubic() if schedule is None else schedule
         if not callable(self.schedule):
             raise InputError(f"expected schedule to be a function such as Cubic(), got {schedule!r}")
-        if isinstance(self.criterion, Mix) and scope == "global":
-            raise InputError("expected scope='layer' for Mix, whose second criterion scores what is left of a layer")
+        if len(self.criterion.stages) > 1 and scope == "global":
+            name = type(self.criterion).__name__
+            raise InputError(
+                f"expected scope='layer' for {name}, whose second criterion scores what is left of a layer"
+            )
         self.rewind_to = check_moment(rewind_to, "rewind_to")
         self.soft = instance("soft", bool, soft)
         self.gather = positive("gather", gather)
@@ -124,8 +118,7 @@ class GradualPruning(TimedPruner):
 
     def _forget(self) -> None:
         super()._forget()
-        self._pools: list[Pool] = []
-        self._targets: list[float] = []
+        self._competition: Competition | None = None
         self._rewind_step = 0
         self._gathering: Gathering | None = None
         self._gathered: dict[str, Any] | None = None
@@ -168,7 +161,7 @@ class GradualPruning(TimedPruner):
         self._rewind_step = in_steps(self.rewind_to, trainer, "rewind_to")
         if self.rewind and self._rewind_step > begin:
             raise InputError(f"expected rewind_to not after begin={begin} optimizer steps, got {self._rewind_step}")
-        if isinstance(self.criterion, Criterion) and self.criterion.needs != "weights" and begin == 0:
+        if not self._needs("weights") and begin == 0:
             raise InputError(
                 f"expected begin of at least 1 optimizer step for {type(self.criterion).__name__}, which looks at "
                 f"{self.criterion.needs.replace('_', '-')} terms of training steps first, got 0"
@@ -180,37 +173,39 @@ class GradualPruning(TimedPruner):
         found = self.goal.find(pl_module, traced)
         if found is None:
             return False
-        if isinstance(self.criterion, Criterion):
-            found = readable(found, self.criterion, self.goal.uncut)
-        self._pools, self._targets = list(found), list(found.values())
-        for target in dict.fromkeys(self._targets):
-            if self.goal.scope == "global":
-                rivals = [pool for pool, own in found.items() if own == target]
-                free = [pool.size - nearest(pool.widths, 0, least=0) for pool in rivals]
-                least([pool.size for pool in rivals], free, target, self.goal.floor)
-            if abs(self.schedule(1.0, target) - target) > 1e-6:
-                raise InputError(
-                    f"expected a schedule that reaches sparsity {target} at its end, got {self.schedule!r}, which ends "
-                    f"at {self.schedule(1.0, target)}"
-                )
-        if isinstance(self.criterion, Mix):
-            return True
-        if self.criterion.needs == "activations" and any(isinstance(pool, WeightPool) for pool in self._pools):
-            raise InputError(
-                f"expected granularity Channel() for {type(self.criterion).__name__}, which scores channels by their "
-                f"activations, got {self.granularity!r}; at the command line granularity=filter"
-            )
-        if self.criterion.needs != "weights":
-            self._gathering = Gathering(self.criterion, self._pools)
-            if self._gathered is not None:
-                self._gathering.load_state_dict(self._gathered)
-                self._gathered = None
-            if self.criterion.needs == "activations" and traced is not None:
-                self._gathering.check_activations(pl_module, traced.arguments)
+        self._competition = found.readable(self.criterion, self.goal.uncut)
+        self._competition.check()
+        self._check_schedule(self._competition.sparsities)
+        if not self._needs("weights"):
+            self._gathering = self._gather_of(self._competition, pl_module, traced)
         return True
 
+    def _check_schedule(self, sparsities: Sequence[float]) -> None:
+        """Refuse a schedule that does not end at the final sparsities."""
+        for final in dict.fromkeys(sparsities):
+            if abs(self.schedule(1.0, final) - final) > 1e-6:
+                raise InputError(
+                    f"expected a schedule that reaches sparsity {final} at its end, got {self.schedule!r}, which ends "
+                    f"at {self.schedule(1.0, final)}"
+                )
+
+    def _gather_of(self, competition: Competition, pl_module: LightningModule, traced: TracedModel | None) -> Gathering:
+        """Return where scores are gathered, with what a checkpoint has of them."""
+        if self._needs("activations") and any(one.group is None for one in competition.prunables):
+            raise InputError(
+                f"expected granularity Channel() for {type(self.criterion).__name__}, which scores channels by their "
+                f"activations, got {self.granularity!r}; at the command line granularity=output_channel"
+            )
+        gathering = Gathering(self.criterion, competition.prunables)
+        if self._gathered is not None:
+            gathering.load_state_dict(self._gathered)
+            self._gathered = None
+        if self._needs("activations") and traced is not None:
+            gathering.check_activations(pl_module, traced.arguments)
+        return gathering
+
     def _needs(self, what: str) -> bool:
-        return isinstance(self.criterion, Criterion) and self.criterion.needs == what
+        return self.criterion.needs == what
 
     def _gathers(self, step: int) -> bool:
         """Return whether the criterion looks at the optimizer step that is made as the `step`-th."""
@@ -218,8 +213,7 @@ class GradualPruning(TimedPruner):
         upcoming = self._timeline.upcoming(step)
         if upcoming is None:
             return False
-        whole_run = isinstance(self.criterion, Criterion) and self.criterion.memory == 1
-        return whole_run or step > upcoming - self.gather
+        return self.criterion.memory == 1 or step > upcoming - self.gather
 
     def _look_at_loss(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         step = trainer.global_step + 1
@@ -242,28 +236,24 @@ class GradualPruning(TimedPruner):
         if self.rewind and self._origin is not None:
             rewind(trainer, pl_module, self._origin, self.rewind)
         if self.soft and not self.is_final:
-            weights = {name: pl_module.get_parameter(name).data for name in masks}
-            apply_masks(weights.values(), [masks[name].to(weight) for name, weight in weights.items()])
+            HeldMasks(pl_module, masks).enforce()
         else:
             self._hold(trainer, pl_module, masks)
         if self.is_final:
             self._check_rate(trainer)
             if masks and all(bool(mask.all()) for mask in masks.values()):
-                rank_zero_warn(f"Sparsity {self.goal.sparsity} removes no unit of any layer: nothing is pruned.")
+                rank_zero_warn(f"Sparsity {self.goal.quota.sparsity} removes no unit of any layer: nothing is pruned.")
 
     @torch.no_grad()
     def _choose(self, trainer: Trainer, pl_module: LightningModule, progress: float) -> dict[str, Tensor]:
         """Return masks that remove what is least important now, and what is gone already."""
-        sparsities = [self.schedule(progress, target) for target in self._targets]
-        tensors = {name: tensor.detach() for name, tensor in pl_module.named_parameters()}
+        assert self._competition is not None
+        competition = self._competition.at(self.schedule, progress)
         held = None if self._held is None else self._held.factors
-        if isinstance(self.criterion, Mix):
-            return choose_mixed(self._pools, self.criterion, tensors, sparsities, held)
         if self._gathering is not None:
-            scores = self._gathering.take(trainer)
-        else:
-            scores = score(self._pools, self.criterion, tensors)
-        return choose(self._pools, scores, sparsities, self.goal.scope, self.goal.floor, held)
+            return competition.choose_lowest(self._gathering.take(trainer), held)
+        weights = {name: weight.detach() for name, weight in pl_module.named_parameters()}
+        return competition.choose(self.criterion, weights, held)
 
     def _check_rate(self, trainer: Trainer) -> None:
         """Warn if the learning rate has fallen too far for the model to recover from the last choice."""

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_prune.callbacks.pruner import Pruner
+from lightning_prune.pruning import nonzeros
 from lightning_prune.pruning.granularities.element import Element
 from lightning_prune.slimming import TracedModel
 
@@ -16,7 +17,8 @@ class HeldZeros(Pruner):
     A slim model has none where channels were pruned, and all that is left of the pruning where single weights were.
 
     Args:
-        masks: What `nonzeros` has found in another model of the same shapes; None for the module as training starts.
+        masks: What `lightning_prune.pruning.nonzeros` has found in another model of the same shapes; None for the
+            module as training starts.
     """
 
     def __init__(self, masks: Mapping[str, Tensor] | None = None) -> None:
@@ -44,9 +46,3 @@ class HeldZeros(Pruner):
 
     def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
         return True
-
-
-def nonzeros(module: nn.Module) -> dict[str, Tensor]:
-    """Return bool masks, True = not zero, by the name of every parameter that has zeros."""
-    masks = {name: weight.detach() != 0 for name, weight in module.named_parameters()}
-    return {name: mask for name, mask in masks.items() if not mask.all()}

@@ -14,10 +14,10 @@ from lightning_prune.distillation.losses.hinton import Hinton
 from lightning_prune.distillation.losses.match import Match
 from lightning_prune.errors import InputError
 from lightning_prune.training import (
+    CallbackOrder,
     EpochMeans,
     Moment,
-    Place,
-    Placed,
+    OrderedCallback,
     Term,
     add_term,
     at_least_zero,
@@ -27,7 +27,7 @@ from lightning_prune.training import (
 )
 
 
-class KnowledgeDistillation(Placed):
+class KnowledgeDistillation(OrderedCallback):
     """Add to every training loss how far the module's logits, and features, are from those of a frozen teacher.
 
     With a factor `r` that follows `warm_up` and `decay`, the loss becomes
@@ -67,7 +67,7 @@ class KnowledgeDistillation(Placed):
         sides. The defaults 0.9 and 0.1 are those of most code that compares methods.
     """
 
-    place = Place.DISTILLATION
+    order = CallbackOrder.DISTILLATION
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class KnowledgeDistillation(Placed):
         """
         self._teacher.check_layers(pl_module)
 
-    def objection(self, other: Placed) -> str | None:
+    def objection(self, other: OrderedCallback) -> str | None:
         """Return why another callback makes no sense beside this one; None if it does."""
         return "each would weigh the step's own loss" if isinstance(other, KnowledgeDistillation) else None
 

@@ -12,17 +12,7 @@ from torch.optim import Optimizer
 from lightning_prune.callbacks.timed_pruner import TimedPruner
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput
-from lightning_prune.pruning import (
-    ChannelPool,
-    Pool,
-    Sparsity,
-    channel_pools,
-    check_sparsity,
-    checked,
-    choose,
-    score,
-    targets,
-)
+from lightning_prune.pruning import Competition, Goal, Prunable, Sparsity
 from lightning_prune.pruning.criteria.batch_norm_scale import BatchNormScale
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.slimming import Residual, TracedModel
@@ -90,17 +80,16 @@ class NetworkSlimming(TimedPruner):
         floor: float = 0.01,
         example_input: ExampleInput | None = None,
     ) -> None:
-        self.sparsity = checked(sparsity)
+        channels = Channel(residual=residual, round_to=round_to, min_width=min_width)
+        self.goal = Goal(channels, sparsity, "global", floor)
         self.strength = at_least_zero("strength", strength)
         self.ista = ista
-        self.floor = check_sparsity(floor, "floor")
-        self.channels = Channel(residual=residual, round_to=round_to, min_width=min_width)
-        super().__init__(self.channels, example_input, begin=prune_at, end=prune_at, every=1)
+        self.residual = residual
+        super().__init__(channels, example_input, begin=prune_at, end=prune_at, every=1)
 
     def _forget(self) -> None:
         super()._forget()
-        self._pools: list[Pool] = []
-        self._targets: list[float] = []
+        self._competition: Competition | None = None
         self._scales: list[nn.Parameter] = []
         self._before: dict[Tensor, Tensor] = {}
 
@@ -127,31 +116,28 @@ class NetworkSlimming(TimedPruner):
             self._enter_loss(pl_module, self._penalize)
 
     def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
-        if traced is None:
+        found = self.goal.prunables(pl_module, traced)
+        if found is None:
             return False
-        scales = {pool: _scales(pl_module, pool) for pool in channel_pools(traced, self.channels)}
-        for pool in (pool for pool, found in scales.items() if not found):
-            log.info("%s: not pruned, no batch-norm scales that train", ", ".join(pool.layers))
-        pools = [pool for pool, found in scales.items() if found]
-        if not pools:
+        scales = {prunable: _scales(pl_module, prunable) for prunable in found}
+        for prunable in (prunable for prunable, own in scales.items() if not own):
+            log.info("%s: not pruned, no batch-norm scales that train", ", ".join(prunable.layers))
+        scaled = [prunable for prunable, own in scales.items() if own]
+        if not scaled:
             raise InputError(
                 "expected a model with batch norms behind convolutions, whose scales train, found none that can be "
-                f"pruned with residual={self.channels.residual!r}; use another strategy"
+                f"pruned with residual={self.residual!r}; use another strategy"
             )
-        self._pools, self._targets = pools, targets(pools, self.sparsity)
-        compete = [pool for pool, target in zip(pools, self._targets, strict=True) if target > 0]
-        self._scales = list(dict.fromkeys(scale for pool in compete for scale in scales[pool]))
-        self._choose(pl_module)  # to refuse before training what the floor forbids
+        self._competition = self.goal.settle(scaled)
+        self._competition.check()
+        self._scales = list(dict.fromkeys(own for one in self._competition.prunables for own in scales[one]))
         return True
 
     @torch.no_grad()
-    def _choose(self, pl_module: LightningModule) -> dict[str, Tensor]:
-        tensors = {name: tensor.detach() for name, tensor in pl_module.named_parameters()}
-        scores = score(self._pools, BatchNormScale(), tensors)
-        return choose(self._pools, scores, self._targets, "global", self.floor)
-
     def _make_choice(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
-        self._hold(trainer, pl_module, self._choose(pl_module))
+        assert self._competition is not None
+        weights = {name: weight.detach() for name, weight in pl_module.named_parameters()}
+        self._hold(trainer, pl_module, self._competition.choose(BatchNormScale(), weights))
 
     def _penalize(self, loss: Tensor) -> Tensor | None:
         if self.is_final or not self._scales:
@@ -176,8 +162,8 @@ class NetworkSlimming(TimedPruner):
         self._before = {}
 
 
-def _scales(module: LightningModule, pool: Pool) -> list[nn.Parameter]:
-    """Return the scales by which batch norms multiply a pool's channels; none if one of them is frozen."""
-    members = pool.group.members if isinstance(pool, ChannelPool) else ()
+def _scales(module: LightningModule, prunable: Prunable) -> list[nn.Parameter]:
+    """Return the scales by which batch norms multiply channels; none if one of them is frozen."""
+    members = () if prunable.group is None else prunable.group.members
     scales = [module.get_parameter(member.name) for member in members if member.role == "scale"]
     return scales if all(scale.requires_grad for scale in scales) else []

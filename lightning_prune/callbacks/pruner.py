@@ -12,10 +12,17 @@ from torch.utils.hooks import RemovableHandle
 from lightning_prune.graph import ExampleInput
 from lightning_prune.pruning import Granularity, HeldMasks
 from lightning_prune.slimming import TracedModel
-from lightning_prune.training import Place, Placed, batch_input, check_agreement, given_input, refuse_sharding
+from lightning_prune.training import (
+    CallbackOrder,
+    OrderedCallback,
+    batch_input,
+    check_agreement,
+    given_input,
+    refuse_sharding,
+)
 
 
-class Pruner(Placed, ABC):
+class Pruner(OrderedCallback, ABC):
     """Hold masks over a module's parameters while it trains: after every optimizer step, and in every validation.
 
     Args:
@@ -24,7 +31,7 @@ class Pruner(Placed, ABC):
             the first training batch.
     """
 
-    place = Place.PRUNING
+    order = CallbackOrder.PRUNING
 
     def __init__(self, granularity: Granularity, example_input: ExampleInput | None) -> None:
         self.granularity = granularity
@@ -67,7 +74,7 @@ class Pruner(Placed, ABC):
     def masks(self) -> dict[str, Tensor] | None:
         """The bool masks in force by parameter name, True = kept; None before the first choice.
 
-        They broadcast over the parameters.
+        They are of any shape that broadcasts over the parameter.
         """
         return None if self._held is None else self._held.masks
 

@@ -25,9 +25,9 @@ from lightning_prune.quantization import (
 )
 from lightning_prune.quantization.quantizers.affine import Affine
 from lightning_prune.training import (
+    CallbackOrder,
     Moment,
-    Place,
-    Placed,
+    OrderedCallback,
     check_moment,
     given_input,
     in_steps,
@@ -42,7 +42,7 @@ _OF_OTHERS = {"activations_from": 0, "freeze_ranges": 1.0, "freeze_batch_norm": 
 """The papers of all others round from the first step on and freeze nothing."""
 
 
-class QuantizationAwareTraining(Placed):
+class QuantizationAwareTraining(OrderedCallback):
     """Round weights, and what flows between layers, in every forward pass, and train with what that does to the loss.
 
     Where to round is found on the graph of `forward`; neither the module's code nor the names of its parameters change,
@@ -78,7 +78,7 @@ class QuantizationAwareTraining(Placed):
         Inference, 2018, arXiv:1806.08342, sections 3.2.2 and 4 (batch norm). Each quantizer names its own.
     """
 
-    place = Place.QUANTIZATION
+    order = CallbackOrder.QUANTIZATION
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class QuantizationAwareTraining(Placed):
         except UnsupportedBits as error:
             raise InputError(f"expected {name} of {error.expected}, got {error.got!r}") from error
 
-    def objection(self, other: Placed) -> str | None:
+    def objection(self, other: OrderedCallback) -> str | None:
         """Return why another callback makes no sense beside this one; None if it does."""
         chooses = isinstance(other, Pruner) and not isinstance(other, HeldZeros)
         filters = isinstance(other, Pruner) and isinstance(other.granularity, Channel)

@@ -1,6 +1,6 @@
 """Penalties on the weights in the loss: L1, L2 and group lasso over units of any shape."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -9,39 +9,13 @@ from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
 from lightning_prune.graph import holder
-from lightning_prune.pruning import Granularity, by_layer, check_each, prunable_weights, some, weight_pools
+from lightning_prune.pruning import Granularity, by_layer, check_each, some, trained_weights, weight_prunables
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.training import Place, Placed, Term, add_term, at_least_zero, refuse_sharding
-
-Penalty = Callable[[Tensor], Tensor]
-"""A scalar for the units `(n_units, unit_size)` of one weight."""
+from lightning_prune.pruning.penalties import Penalty, group_lasso
+from lightning_prune.training import CallbackOrder, OrderedCallback, Term, add_term, at_least_zero, refuse_sharding
 
 
-def group_lasso(units: Tensor) -> Tensor:
-    """Return the sum of the L2 norms of units `(n_units, unit_size)`; of single weights, that is their L1 norm.
-
-    It pulls every unit towards zero with the same force, whatever its norm, and leaves one that is zero alone.
-
-    >>> group_lasso(torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, -2.0]]))
-    tensor(7.)
-
-    Reference:
-        Wen et al., Learning Structured Sparsity in Deep Neural Networks, 2016, arXiv:1608.03665, section 3.1.
-    """
-    norms: Tensor = torch.linalg.vector_norm(units, dim=1)
-    return norms.sum()
-
-
-def l2(units: Tensor) -> Tensor:
-    """Return half the sum of the squares of the weights, whose gradient is that of an SGD optimizer's `weight_decay`.
-
-    >>> l2(torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
-    tensor(13.)
-    """
-    return units.square().sum() / 2
-
-
-class Regularization(Placed):
+class Regularization(OrderedCallback):
     """Add a penalty on the weights to every training loss, so that what is not needed becomes small.
 
     It makes units small, not zero: a pruner beside it, or after it, removes them. The weights are those of all layers
@@ -52,8 +26,8 @@ class Regularization(Placed):
     Args:
         strength: Factor of the penalty, at least 0, or such factors by layer name pattern (`{"layer1.*": 1e-4,
             "*": 1e-5}`; the first that matches counts, unmatched layers have no penalty).
-        penalty: `group_lasso`, `l2`, or any function of the units `(n_units, unit_size)` of a weight; the results of
-            all weights are added up.
+        penalty: `group_lasso` or `l2`, see `lightning_prune.pruning.penalties`, or any function of the units
+            `(n_units, unit_size)` of a weight; the results of all weights are added up.
         granularity: What a unit is, by default a filter, `Channel()`; with `Element()`, `group_lasso` is the L1 norm.
 
     Raises:
@@ -66,7 +40,7 @@ class Regularization(Placed):
         arXiv:1607.00485, is the sum of two, `Channel(dim=1)` and `Element()`.
     """
 
-    place = Place.REGULARIZATION
+    order = CallbackOrder.REGULARIZATION
 
     def __init__(
         self,
@@ -110,8 +84,9 @@ class Regularization(Placed):
 
     def _find_weights(self, pl_module: LightningModule) -> list[tuple[nn.Parameter, float]]:
         """Return the weights that have a penalty, each with its factor."""
-        found = prunable_weights(pl_module)
-        layers = {pool.name: holder(pool.name) for pool in weight_pools(pl_module, self.granularity)[0]}
+        found = trained_weights(pl_module)
+        cut, _ = weight_prunables(pl_module, self.granularity)
+        layers = {name: holder(name) for prunable in cut for name in prunable.filters}
         if not layers:
             among = f" among {some(found)}" if found else ""
             raise InputError(f"expected a model with trained weights that {self.granularity} can cut, got none{among}")

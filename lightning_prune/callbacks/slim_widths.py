@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_prune.errors import InputError
 from lightning_prune.export import shape_mismatch
 from lightning_prune.slimming import load_slim_state, slim_state
-from lightning_prune.training import Place, Placed, refuse_sharding
+from lightning_prune.training import CallbackOrder, OrderedCallback, refuse_sharding
 
 _NAME = "on_load_checkpoint"
 
@@ -72,11 +72,15 @@ def _load(
 
 def _check_that_it_may_shrink(trainer: Trainer) -> None:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    placed = [type(one).__name__ for one in callbacks if isinstance(one, Placed) and one.place < Place.MEASURING]
+    early = [
+        type(one).__name__
+        for one in callbacks
+        if isinstance(one, OrderedCallback) and one.order < CallbackOrder.MEASURING
+    ]
     if trainer.world_size > 1 and parent_process() is not None:
-        placed.append("the process that started this one")  # which gets the trained weights for its own module
-    if placed:
+        early.append("the process that started this one")  # which gets the trained weights for its own module
+    if early:
         raise InputError(
-            f"expected a module as slim as {trainer.ckpt_path}, since {' and '.join(placed)} looked at it already, got "
+            f"expected a module as slim as {trainer.ckpt_path}, since {' and '.join(early)} looked at it already, got "
             "a wider one; fit load_slim(module, path)"
         )

@@ -1,7 +1,6 @@
 """Soft filter pruning and its relatives: SFP, ASFP, FPGM."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,28 +12,12 @@ from torch.optim import Optimizer
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput
-from lightning_prune.pruning import (
-    Criterion,
-    Pool,
-    Reads,
-    Sparsity,
-    apply_masks,
-    channel_pools,
-    checked,
-    join,
-    limit_norms,
-    prune,
-    slice_norms,
-    targets,
-)
+from lightning_prune.pruning import Competition, Criterion, Goal, HeldMasks, NormLimits, Schedule, Sparsity
 from lightning_prune.pruning.criteria.magnitude import Magnitude
-from lightning_prune.pruning.criteria.mix import Mix
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.schedules.constant import Constant
 from lightning_prune.slimming import Residual, TracedModel
 from lightning_prune.training import positive, total_epochs
-
-Schedule = Callable[[float, float], float]
 
 
 class SoftFilterPruning(Pruner):
@@ -83,7 +66,7 @@ class SoftFilterPruning(Pruner):
         self,
         sparsity: Sparsity,
         *,
-        criterion: Criterion | Mix | None = None,
+        criterion: Criterion | None = None,
         schedule: Schedule | None = None,
         residual: Residual = "coupled",
         round_to: int = 1,
@@ -99,16 +82,17 @@ class SoftFilterPruning(Pruner):
             raise InputError(f"expected hard_from to be None or in [0, 1), got {hard_from!r}")
         if max_regrowth is not None and not (isinstance(max_regrowth, int | float) and max_regrowth > 0):
             raise InputError(f"expected max_regrowth to be None or greater than 0, got {max_regrowth!r}")
-        if not (criterion is None or isinstance(criterion, Mix | Criterion)):
+        if not (criterion is None or isinstance(criterion, Criterion)):
             raise InputError(f"expected criterion to be a criterion such as Magnitude(), got {criterion!r}")
         if not (schedule is None or callable(schedule)):
             raise InputError(f"expected schedule to be a function such as Constant(), got {schedule!r}")
-        self.sparsity = checked(sparsity)
+        channels = Channel(residual=residual, round_to=round_to, min_width=min_width)
+        self.goal = Goal(channels, sparsity, uncut="refuse", rounding="floor")
         self.criterion = Magnitude() if criterion is None else criterion
-        if isinstance(self.criterion, Criterion) and self.criterion.needs != "weights":
+        if self.criterion.needs != "weights":
             raise InputError(
                 f"expected a criterion that looks at weights alone, got {criterion!r}; use GradualPruning with "
-                "granularity Channel(), at the command line strategy=gmp granularity=filter"
+                "granularity Channel(), at the command line strategy=gmp granularity=output_channel"
             )
         self.schedule = Constant() if schedule is None else schedule
         self.every_n_epochs = positive("every_n_epochs", every_n_epochs)
@@ -116,13 +100,12 @@ class SoftFilterPruning(Pruner):
         self.hard_from = hard_from
         self.max_regrowth = max_regrowth
         self.keep_dense = keep_dense
-        self.channels = Channel(residual=residual, round_to=round_to, min_width=min_width)
-        super().__init__(self.channels, example_input)
+        super().__init__(channels, example_input)
 
     def _forget(self) -> None:
         super()._forget()
-        self._pools: list[tuple[Pool, float]] = []
-        self._limits: dict[str, Tensor] = {}
+        self._competition: Competition | None = None
+        self._limits = NormLimits()
         self._epochs: int | None = None
         self.hard_epoch: int | None = None
         """Number of epochs after which the choice is fixed, known when training starts."""
@@ -147,7 +130,7 @@ class SoftFilterPruning(Pruner):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot work, find what can be pruned, and hook into the optimizers."""
         super().on_fit_start(trainer, pl_module)
-        self._limits = {name: limit.to(pl_module.get_parameter(name)) for name, limit in self._limits.items()}
+        self._limits.move_to(pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Make up for what had to wait for the first batch."""
@@ -180,12 +163,12 @@ class SoftFilterPruning(Pruner):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the fixed masks and the dense weights, if there are any yet, and the limits of filters' norms."""
-        return {**super().state_dict(), "dense_state": self.dense_state, "limits": self._limits}
+        return {**super().state_dict(), "dense_state": self.dense_state, "limits": self._limits.limits}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of a checkpoint."""
         super().load_state_dict(state_dict)
-        self.dense_state, self._limits = state_dict["dense_state"], state_dict["limits"]
+        self.dense_state, self._limits = state_dict["dense_state"], NormLimits(state_dict["limits"])
 
     # The parts --------------------------------------------------------------------------------------------------------
 
@@ -212,48 +195,32 @@ class SoftFilterPruning(Pruner):
         return 1.0 if end is None else min(1.0, epochs / end)
 
     def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
-        if traced is None:
-            return False
-        pools = channel_pools(traced, self.channels)
-        for pool in pools:
-            pool.names(self._reads)
-        self._pools = list(zip(pools, targets(pools, self.sparsity), strict=True))
-        return True
+        found = self.goal.find(pl_module, traced)
+        self._competition = None if found is None else found.readable(self.criterion, self.goal.uncut)
+        return found is not None
 
-    @property
-    def _reads(self) -> Reads:
-        return Criterion.reads if isinstance(self.criterion, Mix) else self.criterion.reads
-
+    @torch.no_grad()
     def _choose(self, pl_module: LightningModule, progress: float, owned: bool) -> dict[str, Tensor]:
         """Return masks over the filters, and over what else they own, chosen by the filters as they are now."""
-        tensors = {name: tensor.detach() for name, tensor in pl_module.named_parameters()}
-        masks: dict[str, Tensor] = {}
-        for pool, final in self._pools:
-            units = pool.matrix(tensors, self._reads)
-            sparsity = self.schedule(progress, final)
-            pruned = prune(units, self.criterion, sparsity, rounding="floor", widths=pool.widths)
-            join(masks, pool.masks(~pruned, owned))
-        return masks
+        assert self._competition is not None
+        weights = {name: weight.detach() for name, weight in pl_module.named_parameters()}
+        return self._competition.at(self.schedule, progress).choose(self.criterion, weights, owned=owned)
 
     def _reset(self, pl_module: LightningModule, progress: float) -> None:
         """Zero the filters with the lowest scores; nothing holds them there but a limit of how far they grow back."""
-        for name, mask in self._choose(pl_module, progress, owned=False).items():
-            weight = pl_module.get_parameter(name).data
-            mask = mask.to(weight)
-            if self.max_regrowth is not None:
-                limit = self.max_regrowth * slice_norms(weight, mask)
-                before = self._limits.get(name, torch.full_like(limit, math.inf))
-                limit = torch.where(limit == 0, before, limit)  # it has not grown back at all
-                self._limits[name] = limit.masked_fill(mask == 1, math.inf)
-            apply_masks([weight], [mask])
+        chosen = HeldMasks(pl_module, self._choose(pl_module, progress, owned=False))
+        if self.max_regrowth is not None:
+            for name, mask in chosen.factors.items():
+                self._limits.note(name, pl_module.get_parameter(name).data, mask, self.max_regrowth)
+        chosen.enforce()
 
     def _fix(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose for the last time and hold everything that belongs to the chosen filters at zero from now on."""
         if self.keep_dense:
             self.dense_state = {name: tensor.cpu().clone() for name, tensor in pl_module.state_dict().items()}
-        self._limits = {}
+        self._limits = NormLimits()
         self._hold(trainer, pl_module, self._choose(pl_module, 1.0, owned=True))
 
     def _after_step(self, pl_module: LightningModule, optimizer: Optimizer) -> None:
         super()._after_step(pl_module, optimizer)
-        limit_norms([pl_module.get_parameter(name).data for name in self._limits], self._limits.values())
+        self._limits.enforce(pl_module)

@@ -12,10 +12,10 @@ from lightning_prune.callbacks.pruner import pruners, traced_model
 from lightning_prune.graph import ExampleInput, holder
 from lightning_prune.pruning import layer_weights
 from lightning_prune.slimming import Coupling, Group, model_size, removal_of_zero_filters
-from lightning_prune.training import Place, Placed, batch_input, given_input
+from lightning_prune.training import CallbackOrder, OrderedCallback, batch_input, given_input
 
 
-class SparsityMonitor(Placed):
+class SparsityMonitor(OrderedCallback):
     """Log, at the end of every epoch, the sparsity counted in the weights and the size of the model that is left.
 
     * `sparsity/total`: fraction of exact zeros among the weights of all layers, trained or not, also shown in the
@@ -29,7 +29,7 @@ class SparsityMonitor(Placed):
             module's `example_input_array`, or else the first training batch.
     """
 
-    place = Place.MEASURING
+    order = CallbackOrder.MEASURING
 
     def __init__(self, example_input: ExampleInput | None = None) -> None:
         self.example_input = example_input

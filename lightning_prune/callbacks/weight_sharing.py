@@ -13,10 +13,19 @@ from lightning_prune.callbacks.pruner import Pruner, pruners
 from lightning_prune.callbacks.quantization_aware_training import QuantizationAwareTraining
 from lightning_prune.errors import InputError
 from lightning_prune.graph import holder
-from lightning_prune.pruning import Initialization, SharedWeights, by_layer, cluster, prunable_weights
+from lightning_prune.pruning import Initialization, SharedWeights, by_layer, cluster, trained_weights
 from lightning_prune.pruning.granularities.element import Element
 from lightning_prune.slimming import TracedModel
-from lightning_prune.training import Moment, Place, Placed, check_agreement, check_moment, in_steps, instance, one_of
+from lightning_prune.training import (
+    CallbackOrder,
+    Moment,
+    OrderedCallback,
+    check_agreement,
+    check_moment,
+    in_steps,
+    instance,
+    one_of,
+)
 
 _MOST_BITS = 8
 _CONVOLUTION_BITS, _LINEAR_BITS = 8, 5
@@ -56,7 +65,7 @@ class WeightSharing(Pruner):
         Han, Mao, Dally, Deep Compression, 2016, arXiv:1510.00149, section 3 and equation 3.
     """
 
-    place = Place.SHARING
+    order = CallbackOrder.SHARING
 
     def __init__(
         self,
@@ -99,10 +108,10 @@ class WeightSharing(Pruner):
 
     @property
     def masks(self) -> dict[str, Tensor] | None:
-        """The bool masks in force by parameter name, True = a weight that is not zero for good."""
+        """The bool masks in force by parameter name, in its shape, True = a weight that is not zero for good."""
         return None if self._shared is None else {name: codes != 0 for name, codes in self._shared.codes.items()}
 
-    def objection(self, other: Placed) -> str | None:
+    def objection(self, other: OrderedCallback) -> str | None:
         """Return why another callback makes no sense beside this one; None if it does."""
         if isinstance(other, QuantizationAwareTraining):
             return "it rounds every weight to levels of its own; leave one of the two out"
@@ -161,7 +170,7 @@ class WeightSharing(Pruner):
         self._begin = in_steps(self.begin, trainer, "begin")
 
     def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
-        weights = {holder(name): (name, weight) for name, weight in prunable_weights(pl_module).items()}
+        weights = {holder(name): (name, weight) for name, weight in trained_weights(pl_module).items()}
         chosen = {pattern: _UNSHARED if own is None else own for pattern, own in self.layers.items()}
         for layer, own in by_layer("layers", chosen, weights).items():
             name, weight = weights[layer]

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_prune.pruning.activation_scores import Activations
 from lightning_prune.pruning.criteria.criterion import Criterion
 from lightning_prune.pruning.gradient_scores import first_order, second_order
-from lightning_prune.pruning.pools import ChannelPool, Pool
+from lightning_prune.pruning.prunable import Prunable
 from lightning_prune.training import batch_input
 
 
@@ -18,17 +18,17 @@ class Gathering:
 
     Args:
         criterion: What scores them.
-        pools: What competes.
+        prunables: What competes.
     """
 
-    def __init__(self, criterion: Criterion, pools: Sequence[Pool]) -> None:
+    def __init__(self, criterion: Criterion, prunables: Sequence[Prunable]) -> None:
         self._criterion = criterion
-        self._pools = pools
-        self._names = sorted({name for pool in pools for name in pool.names(criterion.reads)})
-        self._groups = [pool.group for pool in pools if isinstance(pool, ChannelPool)]
-        self._sums: list[Tensor | None] = [None] * len(pools)
+        self._prunables = prunables
+        self._names = sorted({name for one in prunables for name in one.names(criterion.reads)})
+        self._groups = [one.group for one in prunables if one.group is not None]
+        self._sums: list[Tensor | None] = [None] * len(prunables)
         self._steps = 0
-        self._earlier: list[Tensor | None] = [None] * len(pools)
+        self._earlier: list[Tensor | None] = [None] * len(prunables)
         self._pending: list[Tensor] | None = None
         self._activations: Activations | None = None
 
@@ -44,12 +44,12 @@ class Gathering:
             self._pending = None
 
     def look_at_loss(self, module: LightningModule, loss: Tensor, seed: int) -> None:
-        """Score the curvature of the loss of a step."""
+        """Score the curvature of the loss, `()`, of a step."""
         parameters = {name: module.get_parameter(name) for name in self._names}
         self._add(self._score(second_order(loss, parameters, seed)))
 
     def check_activations(self, module: LightningModule, arguments: tuple[Tensor, ...]) -> None:
-        """Refuse channels that enter no activation function.
+        """Refuse channels that enter no activation function, given `arguments` of `forward`, of any shape.
 
         Raises:
             InputError: If there are any.
@@ -66,7 +66,7 @@ class Gathering:
             self._add([self._criterion(matrix) for matrix in found])
 
     def take(self, trainer: Trainer) -> list[Tensor]:
-        """Return `(n_units,)` scores of each pool, averaged over steps and processes, and begin anew.
+        """Return `(n_units,)` scores of each prunable, averaged over steps and processes, and begin anew.
 
         Raises:
             RuntimeError: If nothing was gathered.
@@ -83,7 +83,7 @@ class Gathering:
                 for mean, before in zip(means, self._earlier, strict=True)
             ]
             self._earlier = [mean.clone() for mean in means]
-        self._sums, self._steps = [None] * len(self._pools), 0
+        self._sums, self._steps = [None] * len(self._prunables), 0
         return means
 
     def state_dict(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Gathering:
         self._sums, self._steps, self._earlier = list(state["sums"]), state["steps"], list(state["earlier"])
 
     def _score(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-        return [self._criterion(pool.matrix(tensors, self._criterion.reads)) for pool in self._pools]
+        return [self._criterion(one.matrix(tensors, self._criterion.reads)) for one in self._prunables]
 
     def _add(self, scores: Sequence[Tensor]) -> None:
         self._sums = [

@@ -26,7 +26,7 @@ def second_order(loss: Tensor, parameters: Mapping[str, Tensor], seed: int) -> d
 
     Args:
         loss: Scalar with its graph, which is left whole.
-        parameters: What it was computed from; zero for those that it does not depend on.
+        parameters: What it was computed from, of any shapes; zero for those that it does not depend on.
         seed: Of the random signs `v` of the estimate, `v * (H v)`, which are drawn apart from all other numbers.
 
     Raises:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_prune.errors import InputError
-from lightning_prune.pruning.counts import apply_masks, momenta
 
 
 class HeldMasks:
@@ -45,7 +45,7 @@ class HeldMasks:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The bool masks by parameter name, True = kept."""
+        """The bool masks by parameter name, True = kept, of any shape that broadcasts over the parameter."""
         return {name: mask.bool() for name, mask in self.factors.items()}
 
     def enforce(self, optimizers: Iterable[Optimizer] = ()) -> None:
@@ -57,3 +57,36 @@ class HeldMasks:
             for tensor in (weight.data, *states)
         ]
         apply_masks([tensor for tensor, _ in pairs], [mask for _, mask in pairs])
+
+
+@torch.no_grad()
+def apply_masks(tensors: Iterable[Tensor], masks: Iterable[Tensor]) -> None:
+    """Zero, in place, what the masks remove; what is not finite stays visible.
+
+    Args:
+        tensors: Tensors of any shapes.
+        masks: One for each, of its number format, 1 = kept, of a shape that broadcasts over it.
+    """
+    tensors = list(tensors)
+    if tensors:
+        torch._foreach_mul_(tensors, list(masks))
+
+
+def momenta(optimizers: Iterable[Optimizer], parameters: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Return, for each parameter, of any shape, the optimizers' running averages of the same shape."""
+    optimizers = list(optimizers)
+    return [
+        [
+            state
+            for optimizer in optimizers
+            for state in optimizer.state.get(parameter, {}).values()
+            if isinstance(state, Tensor) and state.shape == parameter.shape and state.ndim > 0
+        ]
+        for parameter in parameters
+    ]
+
+
+def nonzeros(module: nn.Module) -> dict[str, Tensor]:
+    """Return bool masks, True = not zero, by the name of every parameter that has zeros, and in its shape."""
+    masks = {name: weight.detach() != 0 for name, weight in module.named_parameters()}
+    return {name: mask for name, mask in masks.items() if not mask.all()}

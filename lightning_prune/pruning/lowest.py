@@ -56,12 +56,12 @@ def lowest(scores: Sequence[Tensor], number: int) -> list[Tensor]:
 
 
 def cut(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return views of the tensors, in order, none longer than `BLOCK` and none empty."""
+    """Return views of tensors of `(n_scores,)`, in order, none longer than `BLOCK` and none empty."""
     return [block for tensor in tensors for block in torch.split(tensor, BLOCK) if len(block)]
 
 
 def kth_lowest(blocks: Sequence[Tensor], number: int) -> tuple[float, int]:
-    """Return the `number`-th lowest score, from 1, and how many scores are at most as high.
+    """Return the `number`-th lowest score, from 1, of blocks of `(n_scores,)`, and how many are at most as high.
 
     A sample tells bounds, most likely just below and above it, and what lies between them is copied and searched.
     Where the sample misleads, halving the numbers that the format can write needs at most as many readings as it has
@@ -101,7 +101,10 @@ def kth_of_few(scores: Tensor, number: int) -> tuple[float, int]:
 
 
 def guess_bounds(blocks: Sequence[Tensor], number: int) -> list[tuple[int, int]]:
-    """Return keys that the `number`-th lowest score is most likely above and at most, the best guess first."""
+    """Return keys that the `number`-th lowest score of all blocks, `(n_scores,)`, is most likely above and at most.
+
+    The best guess comes first.
+    """
     total = sum(map(len, blocks))
     stride = round(total ** (1 / 3))
     while math.gcd(stride, 2 * 3 * 5 * 7) > 1:  # else a stride could fall on one column of a matrix only
@@ -119,7 +122,10 @@ def guess_bounds(blocks: Sequence[Tensor], number: int) -> list[tuple[int, int]]
 
 
 def survey(blocks: Sequence[Tensor], low: float, high: float, room: int) -> tuple[int, int, list[Tensor]]:
-    """Return how many scores are at most `low`, how many at most `high`, and, if they are `room` or less, the rest."""
+    """Return how many scores of `(n_scores,)` blocks are at most `low`, and at most `high`, and those between.
+
+    The last are left out where they are more than `room`.
+    """
     below, upto, inside = 0, 0, []
     for block in blocks:
         lower, upper = block <= low, block <= high
@@ -131,7 +137,7 @@ def survey(blocks: Sequence[Tensor], low: float, high: float, room: int) -> tupl
 
 
 def drop_last_ties(blocks: Sequence[Tensor], masks: Sequence[Tensor], threshold: float, excess: int) -> None:
-    """Take back, in place, the last `excess` of the chosen scores that equal the threshold."""
+    """Take back, in place, the last `excess` of the chosen scores that equal the threshold; all `(n_scores,)`."""
     for block, mask in zip(reversed(blocks), reversed(masks), strict=True):
         if excess == 0:
             return

@@ -163,7 +163,7 @@ class SharedWeights:
         What an optimizer then does to each of the weights is what it would do to their value.
 
         Args:
-            parameters: Whose gradients; others stay.
+            parameters: Whose gradients, of any shape; others stay.
             rate: Factor of the sums; None for one over the number of weights that share the value.
         """
         own = {id(parameter) for parameter in parameters}

@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_prune.callbacks import Pruner
 from lightning_prune.graph import suspended
 from lightning_prune.reporting import EndTable, Json, Row, RunFolder, in_words, plot_curves, profile_all, write_summary
-from lightning_prune.training import Placed
+from lightning_prune.training import OrderedCallback
 
 
 class OpenedFile(LightningModule):
@@ -98,8 +98,8 @@ class Comparison:
         """
         equal = torch.equal(self.classes["masked"], self.classes["slim"]) if "slim" in self.classes else None
         trained = next(self.models[name] for name in ("masked", "quantized", "dense") if name in self.models)
-        placed = {name: callback for name, callback in strategy.items() if isinstance(callback, Placed)}
-        reports = {name: text for name, callback in placed.items() if (text := callback.report(trained))}
+        own = {name: callback for name, callback in strategy.items() if isinstance(callback, OrderedCallback)}
+        reports = {name: text for name, callback in own.items() if (text := callback.report(trained))}
         results = {"predictions_equal": equal, "pruning": reports}
         write_summary(folder.summary, rows, {**extra, **results})
         final_epochs = [pruner.final_epoch for pruner in strategy.values() if isinstance(pruner, Pruner)]

@@ -7,7 +7,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 
-from lightning_prune.callbacks import HeldZeros, InheritedMomentum, SlimWidths, nonzeros
+from lightning_prune.callbacks import HeldZeros, InheritedMomentum, SlimWidths
+from lightning_prune.pruning import nonzeros
 from lightning_prune.reporting import RunFolder, macs
 from lightning_prune.runs.scratch import epochs_of_same_compute, reinitialize
 from lightning_prune.slimming import load_slim, slice_optimizer_state

@@ -13,15 +13,23 @@ RENAMED = {
     "scheduler": "lr_scheduler",
     "teacher.scheduler": "teacher.lr_scheduler",
     "finetune.scheduler": "finetune.lr_scheduler",
+    "strategy.slimming": "strategy.network_slimming",
 }
 """Keys and groups that are called otherwise now."""
 
 WITHIN = {"quantizer": "strategy.qat.quantizer", "distillation": "strategy.kd"}
 """Groups whose options go into a strategy, and where they are read."""
 
+RENAMED_OPTIONS = {
+    ("strategy", "slimming"): "network_slimming",
+    ("granularity", "filter"): "output_channel",
+    ("granularity", "channel"): "input_channel",
+}
+"""Options that are called otherwise now, by group."""
+
 
 def refuse_renamed(overrides: Sequence[str]) -> None:
-    """Refuse keys by names that they no longer have.
+    """Refuse keys and options by names that they no longer have.
 
     Args:
         overrides: What was typed, other options of the command line included.
@@ -32,8 +40,9 @@ def refuse_renamed(overrides: Sequence[str]) -> None:
     for override in overrides:
         key, equals, value = override.partition("=")
         new = "".join(map(_renamed, re.split(r"(^[+~]+|@)", key)))
-        if new != key:
-            raise InputError(f"expected {new}{equals}{value}, as it is called now, got {override}")
+        options = [RENAMED_OPTIONS.get((key, word), word) for word in re.split(r"(\W)", value)]
+        if new != key or "".join(options) != value:
+            raise InputError(f"expected {new}{equals}{''.join(options)}, as it is called now, got {override}")
 
 
 def _renamed(key: str) -> str:

@@ -6,7 +6,7 @@ from lightning_prune.training.example_input import batch_input, given_input
 from lightning_prune.training.gradient_averaging import average_gradients
 from lightning_prune.training.loop_state import finish_batch, forget_loaders, internals, loop_state, moved, restore_loop
 from lightning_prune.training.loss_terms import LossTerm, Term, add_term
-from lightning_prune.training.order import Place, Placed, check_together
+from lightning_prune.training.order import CallbackOrder, OrderedCallback, check_together
 from lightning_prune.training.process_agreement import check_agreement
 from lightning_prune.training.random_state import random_state, set_random_state
 from lightning_prune.training.rewinding import Rewind, rewind, snapshot
@@ -16,11 +16,11 @@ from lightning_prune.training.timeline import Moment, Timeline, check_moment, in
 from lightning_prune.training.undisturbed import undisturbed
 
 __all__ = [
+    "CallbackOrder",
     "EpochMeans",
     "LossTerm",
     "Moment",
-    "Place",
-    "Placed",
+    "OrderedCallback",
     "Rewind",
     "Term",
     "Timeline",

@@ -11,8 +11,8 @@ from torch import nn
 from lightning_prune.errors import InputError
 
 
-class Place(IntEnum):
-    """When a callback works among the others, in each hook."""
+class CallbackOrder(IntEnum):
+    """Which callbacks work before which, in each hook."""
 
     DISTILLATION = auto()
     """It copies the student before anything is done to it."""
@@ -28,17 +28,17 @@ class Place(IntEnum):
     """It notes and restores the random state behind all that draw from it."""
 
 
-class Placed(Callback):
-    """A callback that works at a declared place, wherever the trainer's list has it."""
+class OrderedCallback(Callback):
+    """A callback that works in a declared order among the others, wherever the trainer's list has it."""
 
-    place: ClassVar[Place]
+    order: ClassVar[CallbackOrder]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take its place; all callbacks make sense together from here on."""
+        """Put all callbacks into their order; they make sense together from here on."""
         if stage == "fit":
             arrange(trainer)
 
-    def objection(self, other: "Placed") -> str | None:
+    def objection(self, other: "OrderedCallback") -> str | None:
         """Return why another callback makes no sense beside this one; None if it does."""
         return None
 
@@ -57,7 +57,7 @@ def check_together(callbacks: Iterable[Callback]) -> None:
     Raises:
         InputError: If there are any, with the reason.
     """
-    for one, other in permutations((callback for callback in callbacks if isinstance(callback, Placed)), 2):
+    for one, other in permutations((callback for callback in callbacks if isinstance(callback, OrderedCallback)), 2):
         if (reason := one.objection(other)) is not None:
             raise InputError(f"expected {type(one).__name__} without {type(other).__name__} beside it: {reason}")
 
@@ -72,7 +72,7 @@ def arrange(trainer: Trainer) -> None:
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     check_together(callbacks)
-    placed = [callback for callback in callbacks if isinstance(callback, Placed)]
-    own = iter(sorted(placed, key=lambda callback: callback.place))
+    ordered = [callback for callback in callbacks if isinstance(callback, OrderedCallback)]
+    own = iter(sorted(ordered, key=lambda callback: callback.order))
     # A new list, since Lightning is walking through the old one.
-    trainer.callbacks = [next(own) if isinstance(callback, Placed) else callback for callback in callbacks]  # type: ignore[attr-defined]
+    trainer.callbacks = [next(own) if isinstance(callback, OrderedCallback) else callback for callback in callbacks]  # type: ignore[attr-defined]

@@ -15,12 +15,13 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_prune.callbacks.regularization import Regularization, group_lasso, l2
+from lightning_prune.callbacks.regularization import Regularization
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.granularities.block import Block
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.granularities.element import Element
 from lightning_prune.pruning.granularities.kernel import Kernel
+from lightning_prune.pruning.penalties import group_lasso, l2
 
 
 class Foreign(LightningModule):

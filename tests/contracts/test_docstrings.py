@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "lightning_prune"
 
-FINISHED = {"models", "data", "distillation", "training", "graph/interception.py"}
+FINISHED = {"pruning", "models", "data", "distillation", "training", "graph/interception.py"}
 """Rooms and files whose functions all state their shapes."""
 
 SHAPE = re.compile(

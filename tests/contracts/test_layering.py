@@ -112,8 +112,8 @@ def test_imports_go_downward_to_faces(path: Path) -> None:
 
 def test_upward_imports_are_seen() -> None:
     assert problems("pruning", [Import("lightning_prune.callbacks", ("Pruner",))])
-    assert problems("slimming", [Import("lightning_prune.pruning", ("Pool",))])
-    assert problems("quantization", [Import("lightning_prune.training", ("Placed",))])
+    assert problems("slimming", [Import("lightning_prune.pruning", ("Prunable",))])
+    assert problems("quantization", [Import("lightning_prune.training", ("OrderedCallback",))])
     assert problems("slimming", [Import("lightning_prune", ("slim",))])
     assert problems("graph", [Import("lightning")])
     assert problems("models", [Import("lightning_prune.callbacks")])

@@ -16,12 +16,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_prune import ADMMPruning, GradualPruning, NetworkSlimming, SoftFilterPruning, slim
 from lightning_prune.errors import InputError
 from lightning_prune.models.resnet import resnet20
-from lightning_prune.pruning.channel_pools import channel_pools
-from lightning_prune.pruning.counts import nearest, prune
+from lightning_prune.pruning.competition import Competition
+from lightning_prune.pruning.counts import nearest
 from lightning_prune.pruning.criteria.mix import Mix
+from lightning_prune.pruning.finding import channel_prunables
 from lightning_prune.pruning.granularities.channel import Channel
-from lightning_prune.pruning.pools import Pool, WeightPool
-from lightning_prune.pruning.selection import choose
+from lightning_prune.pruning.prunable_weight import PrunableWeight
+from lightning_prune.pruning.quota import Quota, Scope
 from lightning_prune.slimming import TracedModel
 
 IMAGES = torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -80,8 +81,12 @@ def widths(network: nn.Module) -> dict[str, int]:
     return {name: module.out_channels for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
 
 
-def pools_of(sizes: list[int], **options: Any) -> list[Pool]:
-    return [WeightPool(f"{i}", torch.Size([2, n]), Channel(1, "independent", **options)) for i, n in enumerate(sizes)]
+def competing(
+    sizes: list[int], sparsity: float, scope: Scope = "layer", floor: float = 0.0, **options: Any
+) -> Competition:
+    cut = Channel(1, "independent", **options)
+    prunables = [PrunableWeight(f"{i}", torch.Size([2, n]), cut) for i, n in enumerate(sizes)]
+    return Competition(prunables, [sparsity] * len(sizes), Quota(sparsity, scope, floor))
 
 
 def kept(masks: dict[str, Tensor]) -> list[list[int]]:
@@ -123,7 +128,7 @@ def test_the_nearest_width_is_taken_of_two_the_larger() -> None:
 @pytest.mark.parametrize(("sparsity", "expected"), [(0.1, 20), (0.15, 16), (0.4, 16), (0.45, 8), (0.9, 8)])
 def test_a_layer_loses_its_lowest_as_many_as_leave_a_width(sparsity: float, expected: int) -> None:
     scores = torch.randperm(20, generator=torch.Generator().manual_seed(1)).float()
-    (stays,) = kept(choose(pools_of([20], round_to=8), [scores.clone()], [sparsity]))
+    (stays,) = kept(competing([20], sparsity, round_to=8).choose_lowest([scores.clone()]))
     assert stays == sorted(scores.argsort(descending=True)[:expected].tolist())
 
 
@@ -139,8 +144,8 @@ def test_a_layer_loses_its_lowest_as_many_as_leave_a_width(sparsity: float, expe
 def test_units_compete_first_and_then_widths_are_rounded(sparsity: float, expected: list[int]) -> None:
     # The third, whose scores are the lowest, is narrower than the multiple: it takes no part.
     first, second, third = torch.arange(16.0), torch.arange(100.0, 108), torch.arange(-4.0, 0)
-    pools = pools_of([16, 8, 4], round_to=8)
-    found = kept(choose(pools, [first, second, third], [sparsity] * 3, "global"))
+    competition = competing([16, 8, 4], sparsity, "global", round_to=8)
+    found = kept(competition.choose_lowest([first, second, third]))
     assert found == [[*range(16 - expected[0], 16)], [*range(8)], [*range(4)]]
 
 
@@ -151,7 +156,7 @@ def test_rounding_respects_the_floor_and_the_least_width() -> None:
         return [
             len(own)
             for own in kept(
-                choose(pools_of([64, 64], **options), [*map(torch.clone, scores)], [0.4] * 2, "global", floor)
+                competing([64, 64], 0.4, "global", floor, **options).choose_lowest([*map(torch.clone, scores)])
             )
         ]
 
@@ -165,11 +170,13 @@ def test_rounding_respects_the_floor_and_the_least_width() -> None:
 
 def test_what_the_floor_forbids_is_still_refused() -> None:
     with pytest.raises(InputError, match=r"expected sparsity of at most 0\.2500, so that every layer keeps"):
-        choose(pools_of([16, 16], round_to=8), [torch.rand(16), torch.rand(16)], [0.4] * 2, "global", 0.75)
+        competing([16, 16], 0.4, "global", 0.75, round_to=8).choose_lowest([torch.rand(16), torch.rand(16)])
+    with pytest.raises(InputError, match=r"expected sparsity of at most 0\.2500, so that every layer keeps"):
+        competing([16, 16], 0.4, "global", 0.75, round_to=8).check()
 
 
 def test_a_sparsity_that_widths_do_not_allow_is_met_as_nearly_as_they_do() -> None:
-    masks = choose(pools_of([16, 8], round_to=8), [torch.rand(16), torch.rand(8)], [0.9] * 2, "global", 0.01)
+    masks = competing([16, 8], 0.9, "global", 0.01, round_to=8).choose_lowest([torch.rand(16), torch.rand(8)])
     assert [len(own) for own in kept(masks)] == [8, 8]
 
 
@@ -179,11 +186,10 @@ def test_every_width_is_a_multiple_or_whole_and_masks_only_grow(scope: Any, seed
     generator = torch.Generator().manual_seed(seed)
     sizes = torch.randint(1, 70, (5,), generator=generator).tolist()
     round_to, min_width = torch.randint(1, 20, (2,), generator=generator).tolist()
-    pools = pools_of(sizes, round_to=round_to, min_width=min_width)
     held: dict[str, Tensor] | None = None
     for sparsity in (0.1, 0.25, 0.3, 0.5, 0.65, 0.8):
         scores = [torch.rand(size, generator=generator) for size in sizes]  # others at every choice
-        masks = choose(pools, scores, [sparsity] * 5, scope, held=held)
+        masks = competing(sizes, sparsity, scope, round_to=round_to, min_width=min_width).choose_lowest(scores, held)
         for size, stays in zip(sizes, map(len, kept(masks)), strict=True):
             assert stays == size or (stays % round_to == 0 and stays >= min_width)
             if scope == "layer" and stays > max(min_width, round_to) + round_to:
@@ -198,7 +204,10 @@ def test_mixed_criteria_end_in_a_width_and_keep_what_is_gone(sparsity: float, ex
     units = torch.randn(20, 9, generator=torch.Generator().manual_seed(2))
     gone = torch.zeros(20, dtype=torch.bool)
     gone[[3, 11]] = expected < 20
-    pruned = prune(units, Mix(share=0.5), sparsity, "floor", gone, widths=[8, 16, 20])
+    prunable = PrunableWeight("w", units.shape, Channel(round_to=8))
+    assert prunable.widths == [8, 16, 20]
+    competition = Competition([prunable], [sparsity], Quota(sparsity, rounding="floor"))
+    pruned = ~competition.choose(Mix(share=0.5), {"w": units}, {"w": ~gone[:, None]})["w"][:, 0]
     assert int((~pruned).sum()) == expected
     assert (pruned | ~gone).all()
     if expected == 16:  # of 0.3: three by norm, of which two are gone, then one more to make it four
@@ -310,8 +319,8 @@ def test_what_is_no_width_is_refused(make: Callable[..., Any], name: str, value:
 
 
 def test_widths_that_no_layer_can_fall_to_are_refused_before_training() -> None:
-    assert len(channel_pools(TracedModel(Joined(), (IMAGES[:2],)), Channel(round_to=39))) == 5
+    assert len(channel_prunables(TracedModel(Joined(), (IMAGES[:2],)), Channel(round_to=39))) == 5
     with pytest.raises(
         InputError, match="expected round_to and min_width below the width of a layer of this Joined, got"
     ):
-        channel_pools(TracedModel(Joined(), (IMAGES[:2],)), Channel(round_to=80))
+        channel_prunables(TracedModel(Joined(), (IMAGES[:2],)), Channel(round_to=80))

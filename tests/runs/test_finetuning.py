@@ -10,10 +10,10 @@ from torch import nn
 from torch.optim.lr_scheduler import MultiStepLR
 
 from lightning_prune import save_slim
-from lightning_prune.callbacks.held_zeros import nonzeros
 from lightning_prune.callbacks.inherited_momentum import InheritedMomentum
 from lightning_prune.data.digits import digits
 from lightning_prune.models.classifier import ImageClassifier
+from lightning_prune.pruning.held_masks import nonzeros
 from lightning_prune.reporting.run_folder import RunFolder
 from lightning_prune.runs.finetuning import start_finetuning
 

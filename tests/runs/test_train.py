@@ -112,7 +112,7 @@ MISTAKES = [
         ["strategy=sfp", "granularity=element"],
         "Error: expected a strategy that takes a granularity, got strategy=[sfp]; leave granularity out, or use",
     ),
-    (["strategy=gmp", "granularity=[element,channel]"], "expected one granularity, got granularity=[element"),
+    (["strategy=gmp", "granularity=[element,input_channel]"], "expected one granularity, got granularity=[element"),
     (["strategy=nothing"], "Could not find 'strategy/nothing'"),
     (["model=nothing"], "Could not find 'model/nothing'"),
     (["data=cifar10", "data.path=nowhere"], "data.path: expected a folder with parquet files, got"),

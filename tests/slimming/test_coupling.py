@@ -13,9 +13,10 @@ from lightning_prune.errors import InputError
 from lightning_prune.models.mobilenet_v2 import mobilenet_v2
 from lightning_prune.models.resnet import resnet20, resnet56, resnet110
 from lightning_prune.models.vgg import vgg16_bn
-from lightning_prune.pruning.counts import prune
+from lightning_prune.pruning.counts import count
 from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.channel import Channel
+from lightning_prune.pruning.lowest import lowest
 from lightning_prune.reporting.profiling import macs
 from lightning_prune.slimming import Coupling, Group, couple, model_size
 from lightning_prune.slimming.channels.removal import removal_of_units
@@ -81,15 +82,11 @@ def mask(model: nn.Module, groups: list[Group], pruned: list[Tensor]) -> None:
 
 def lowest_norms(model: nn.Module, groups: list[Group], sparsity: float) -> list[Tensor]:
     weights = dict(model.named_parameters())
-    return [
-        prune(
-            torch.cat([Channel(m.dim).units(weights[m.name])[m.index].flatten(1) for m in group.filters], 1).detach(),
-            Magnitude(),
-            sparsity,
-            "floor",
-        )
+    units = [
+        torch.cat([Channel(m.dim).units(weights[m.name])[m.index].flatten(1) for m in group.filters], 1).detach()
         for group in groups
     ]
+    return [lowest([Magnitude()(own)], count(len(own), sparsity, "floor"))[0] for own in units]
 
 
 def parameters(model: nn.Module) -> int:

@@ -30,6 +30,11 @@ class Criterion(ABC):
     memory: ClassVar[float] = 0.0
     """Share of its earlier scores that a unit takes along from one choice to the next; 1 sums up the whole run."""
 
+    @property
+    def stages(self) -> tuple[tuple["Criterion", float], ...]:
+        """The criteria that score one after the other what is left, and which share of the units to go each takes."""
+        return ((self, 1.0),)
+
     @abstractmethod
     def __call__(self, units: Tensor) -> Tensor:
         """Return `(n_units,)` scores of `(n_units, unit_size)`; for `"activations"` `unit_size` is their number."""

@@ -1,58 +1,23 @@
 """The search of GAL: soft masks and weights against a discriminator, with a baseline network as the example."""
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from lightning_prune.errors import InputError
-from lightning_prune.pruning.counts import count, prune_together
 from lightning_prune.pruning.gal.adversary import Adversary
-from lightning_prune.pruning.gal.discriminator import discriminator, official_discriminator
 from lightning_prune.pruning.gal.fista import Fista
+from lightning_prune.pruning.gal.mask_gradients import MaskGradients
+from lightning_prune.pruning.gal.mask_layers import MaskLayers
 from lightning_prune.pruning.gal.soft_masks import Maskable, SoftMasks
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What the paper and its code do differently.
-
-    Args:
-        discriminator: Builds it from the number of its inputs and a seed.
-        undecided: What it gives an output that it takes for either network's.
-        initial: The masks to begin with, from their number and a seed.
-        ahead: Take gradients at FISTA's extrapolated point, averaged over the steps between two updates, with the L1
-            norm in the proximal step alone; if not, at the masks, of the last step alone, with it also in the gradient.
-        evaluating: Whether the baseline normalizes by its running statistics.
-    """
-
-    discriminator: Callable[[int, int], nn.Sequential]
-    undecided: float
-    initial: Callable[[int, int], Tensor]
-    ahead: bool
-    evaluating: bool
-
-
-PAPER = Variant(
-    discriminator,
-    undecided=0.0,
-    initial=lambda number, seed: torch.ones(number),
-    ahead=True,
-    evaluating=True,
-)
-OFFICIAL = Variant(
-    official_discriminator,
-    undecided=0.5,
-    initial=lambda number, seed: torch.randn(number, generator=torch.Generator().manual_seed(seed)),
-    ahead=False,
-    evaluating=False,
-)
-
-EDGES = (0.0, 0.25, 0.5, 0.75, 1.0)
+from lightning_prune.pruning.gal.variants import Variant
+from lightning_prune.pruning.held_masks import momenta
+from lightning_prune.pruning.prunable import join
+from lightning_prune.pruning.quota import Quota
 
 
 class AdversarialSearch:
@@ -82,20 +47,17 @@ class AdversarialSearch:
         l1: float,
         seed: int,
     ) -> None:
+        self._module = module
         self.structures = structures
         """What is masked, in the order of the masks."""
         self._variant, self._alignment, self._l1 = variant, alignment, l1
         self._adversary = Adversary(variant.discriminator, variant.undecided, seed)
         self._soft = SoftMasks(module, structures)
-        # Blocks and branches compete with each other, channels do so within their layer.
-        sizes = [structure.size for structure in structures]
-        self._layers = [size for size in (sizes.count(1), *(size for size in sizes if size > 1)) if size]
-        initial = variant.initial(sum(sizes), seed).to(self._soft.parameters[0].device)
+        self._layers = MaskLayers(structures)
+        initial = variant.initial(sum(self._layers.sizes), seed).to(self._soft.parameters[0].device)
         self._fista = Fista(initial, restart=variant.ahead)
         self._before = self._moved = self._fista.values
-        self._sum = torch.zeros_like(self._moved)
-        self._steps = 0
-        self._pending: Tensor | None = None
+        self._gradients = MaskGradients(self._moved, averaged=variant.ahead)
         self.fold()
 
     @property
@@ -138,45 +100,44 @@ class AdversarialSearch:
 
     def unfold(self) -> None:
         """Put the parameters without masks into the module, and their gradients; note those of the masks."""
-        self._pending = self._soft.unfold(self._in_training)
+        self._gradients.note(self._soft.unfold(self._in_training))
 
     def stepped(self) -> None:
         """Take over the parameters that an optimizer has really changed, and count the gradients of the masks."""
-        if self._pending is not None:
+        if self._gradients.confirm():
             self._soft.stepped()
-            self._sum = self._sum + self._pending if self._variant.ahead else self._pending
-            self._steps = self._steps + 1 if self._variant.ahead else 1
 
     def fold(self) -> None:
         """Put the masks back into the module, for training."""
-        self._pending = None
+        self._gradients.drop()
         self._soft.fold(self._in_training)
 
     def fold_masks(self) -> None:
         """Put the masks themselves into the module, for everything else: training may look ahead of them."""
-        self._pending = None
+        self._gradients.drop()
         self._soft.fold(self.masks)
 
     # The masks --------------------------------------------------------------------------------------------------------
 
-    def update(self, rate: float, sparsity: float | None = None, pressure: float = 1.0) -> None:
+    def update(self, rate: float, quota: Quota | None = None, pressure: float = 1.0) -> None:
         """Move the masks by the gradients since the last update; no layer loses all of its channels.
 
         Args:
             rate: Step size.
-            sparsity: Fraction of all masks that the L1 norm takes to zero, those that are lowest at the time (the
-                trimmed lasso: Bertsimas et al., 2017, arXiv:1708.04527); None for as many as it can.
+            quota: How many of all masks the L1 norm takes to zero, those that are lowest at the time (the trimmed
+                lasso: Bertsimas et al., 2017, arXiv:1708.04527); None for as many as it can.
             pressure: What multiplies the weight of the L1 norm.
 
         Raises:
             InputError: If the search has diverged, or the layers cannot lose so many.
         """
-        if self._steps == 0:
+        gradient = self._gradients.mean()
+        if gradient is None:
             return
         l1: float | Tensor = pressure * self._l1
-        if sparsity is not None:
-            l1 = l1 * self._lowest(self._fista.point, sparsity)
-        self._before, gradient = self.masks, self._sum / self._steps
+        if quota is not None:
+            l1 = l1 * self._layers.lowest(self._fista.point, quota)
+        self._before = self.masks
         if not gradient.isfinite().all():
             raise InputError(
                 "expected a search with finite gradients, got NaN or infinity: it has diverged; lower the learning "
@@ -185,22 +146,20 @@ class AdversarialSearch:
         if not self._variant.ahead:
             gradient = gradient + l1 * self._before.sign()
         self._moved = self._fista.step(gradient, rate, l1)
-        self._sum, self._steps = torch.zeros_like(self._sum), 0
-        values, moved = torch.split(self.masks, self._layers), torch.split(self._moved, self._layers)
-        best = [torch.zeros_like(own, dtype=torch.bool).index_fill_(0, own.argmax(), True) for own in moved]
-        alone = [one & ~(value > 0).any() for one, value in zip(best, values, strict=True)]
-        self._fista.keep(torch.cat(alone), self._before.abs())
+        self._gradients.begin_anew()
+        self._fista.keep(self._layers.last(self._moved, self.masks), self._before.abs())
         self.fold()
 
-    def reached(self, sparsity: float) -> bool:
-        """Return whether at least a fraction of all masks is at zero."""
-        return int((self.masks == 0).sum()) >= count(len(self.masks), sparsity)
+    def reached(self, quota: Quota) -> bool:
+        """Return whether as many of all masks are at zero as a quota takes."""
+        return int((self.masks == 0).sum()) >= quota.number(len(self.masks))
 
-    def settle(self, sparsity: float | None) -> list[Tensor]:
+    def settle(self, quota: Quota | None, optimizers: Iterable[Optimizer] = ()) -> list[Tensor]:
         """Fold the masks of what stays into the module for good, and return what goes.
 
         Args:
-            sparsity: Fraction of all units that go, those with the lowest masks; None for those at zero.
+            quota: How many of all units go, those with the lowest masks; None for those at zero.
+            optimizers: What they know of the parameters is scaled as these are.
 
         Returns:
             For each structure `(n_units,)` bool, True = pruned.
@@ -209,37 +168,28 @@ class AdversarialSearch:
             InputError: If the layers cannot lose so many.
         """
         pruned = self.masks == 0
-        if sparsity is not None:
+        if quota is not None:
             # What the masks would be without the bound at zero tells those apart that have reached it together.
-            pruned = self._lowest(self._moved, sparsity)
+            pruned = self._layers.lowest(self._moved, quota)
             self._fista.keep((self.masks == 0) & ~pruned, self._before.abs())
         self._fista.keep(pruned, torch.zeros_like(self.masks))
         self.fold_masks()
-        return list(torch.split(pruned, [structure.size for structure in self.structures]))
+        parameters, factors = self._soft.parameters, self._soft.factors(self.masks)
+        for averages, factor in zip(momenta(optimizers, parameters), factors, strict=True):
+            for average in averages:  # the optimizer's view of a product is that of its factor, scaled
+                average.mul_(factor)
+        return self._layers.by_structure(pruned)
 
-    def _lowest(self, scores: Tensor, sparsity: float) -> Tensor:
-        """Return `(n,)` bool, which fraction of the masks is lowest; one of each layer is never among them."""
-        layers = torch.split(scores, self._layers)
-        return torch.cat(prune_together(layers, sparsity, [None] * len(layers), floor=0.0))
-
-    @property
-    def scales(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """The parameters that the masks are folded into, each with what multiplies it."""
-        return zip(self._soft.parameters, self._soft.factors(self.masks), strict=True)
+    def hard_masks(self, removed: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return bool masks over all that exists for what is `removed`, `(n_units,)` of each structure, by name."""
+        masks: dict[str, Tensor] = {}
+        for structure, gone in zip(self.structures, removed, strict=True):
+            join(masks, structure.masks(~gone, self._module))
+        return masks
 
     def census(self) -> dict[str, float]:
-        """Return how the masks lie, by name: how many are at zero, how many of each structure are not, a histogram."""
-        masks = self.masks
-        inner = [(f"{low:g}-{high:g}", (masks > low) & (masks <= high)) for low, high in itertools.pairwise(EDGES)]
-        bins = {"0": masks == 0, **dict(inner), f"{EDGES[-1]:g}-": masks > EDGES[-1]}
-        shares = torch.stack([inside.float().mean() for inside in bins.values()]).tolist()
-        kept = torch.split(masks != 0, [structure.size for structure in self.structures])
-        numbers = torch.stack([own.sum() for own in kept]).tolist()
-        return {
-            "removed": shares[0],
-            **{f"masks/{name}": share for name, share in zip(bins, shares, strict=True)},
-            **{f"kept/{one.name}": number for one, number in zip(self.structures, numbers, strict=True)},
-        }
+        """Return how the masks lie, by name: the share at zero, how many of each structure are not, a histogram."""
+        return self._layers.census(self.masks)
 
     # State ------------------------------------------------------------------------------------------------------------
 
@@ -248,7 +198,7 @@ class AdversarialSearch:
         return {
             "fista": self._fista.state_dict(),
             "plain": {name: tensor.cpu() for name, tensor in self._soft.plain.items()},
-            "gradient": (self._sum.cpu(), self._steps),
+            "gradient": self._gradients.state(),
             "last": (self._before.cpu(), self._moved.cpu()),
             "adversary": self._adversary.state_dict(),
         }
@@ -257,8 +207,8 @@ class AdversarialSearch:
         """Go on where another search was."""
         self._fista.load_state_dict(state["fista"])
         self._soft.load_plain(state["plain"])
-        device = self._sum.device
-        (total, self._steps), last = state["gradient"], state["last"]
-        self._sum, self._before, self._moved = (saved.to(device) for saved in (total, *last))
+        device = self._moved.device
+        self._gradients.load(state["gradient"])
+        self._before, self._moved = (saved.to(device) for saved in state["last"])
         self._adversary.load_state_dict(state["adversary"], device)
         self.fold()

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
+from lightning_prune.pruning.granularities.channel import Channel
+from lightning_prune.pruning.prunable_channels import PrunableChannels
 from lightning_prune.slimming import BlockOrBranchKind, Coupling, Group, Member
 
 MaskableKind = Literal["block", "branch", "channel"]
@@ -33,6 +35,11 @@ class Maskable:
     def size(self) -> int:
         """Number of units."""
         return len(self.gates[0].index)
+
+    def masks(self, keep: Tensor, module: nn.Module) -> dict[str, Tensor]:
+        """Return bool masks over all that exists for the units, by parameter name, given which stay, `(n_units,)`."""
+        shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+        return PrunableChannels(self.group, shapes, Channel()).masks(keep)
 
 
 def find_maskable(module: nn.Module, coupling: Coupling, kinds: Collection[MaskableKind] | None) -> list[Maskable]:
@@ -150,6 +157,6 @@ class SoftMasks:
             plain.copy_(parameter.data)
 
     def load_plain(self, plain: Mapping[str, Tensor]) -> None:
-        """Take over parameters without masks, by name."""
+        """Take over parameters without masks, of the same shapes, by name."""
         for name, tensor in self.plain.items():
             tensor.copy_(plain[name])

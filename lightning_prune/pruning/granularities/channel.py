@@ -47,6 +47,17 @@ class Channel(Granularity):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise InputError(f"expected {name} to be a whole number of channels of at least 1, got {number!r}")
 
+    @property
+    def coupled(self) -> bool:
+        """Whether a unit takes along all that can only go together with it, in other layers too.
+
+        Raises:
+            InputError: If `dim` is neither 0 nor 1.
+        """
+        if self.dim not in (0, 1):
+            raise InputError(f"expected Channel(dim=0) for filters or Channel(dim=1) for inputs, got {self!r}")
+        return not (self.dim == 1 and self.residual == "independent")
+
     def tile(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return the size of one slice."""
         return tuple(1 if dim == self.dim else size for dim, size in enumerate(shape))

@@ -120,7 +120,7 @@ def mined(weights: Iterable[Tensor], k: int = 8) -> Pattern:
     first. Of equally frequent patterns the one with the lower positions comes first.
 
     Args:
-        weights: Weights of a trained model; only 3x3 kernels count, and of those only what is not all zero.
+        weights: Of a trained model, of any shape; only 3x3 kernels count, and of those only what is not all zero.
         k: Patterns to take, 1 to 56; if fewer occur, all of them.
 
     Raises:

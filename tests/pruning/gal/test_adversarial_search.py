@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from lightning_prune.errors import InputError
 from lightning_prune.models.resnet import ResNet
 from lightning_prune.models.vgg import vgg16_bn
-from lightning_prune.pruning.gal.search import OFFICIAL, PAPER, AdversarialSearch, Variant
+from lightning_prune.pruning.gal.search import AdversarialSearch
 from lightning_prune.pruning.gal.soft_masks import find_maskable
+from lightning_prune.pruning.gal.variants import OFFICIAL, PAPER, Variant
+from lightning_prune.pruning.quota import Quota
 from lightning_prune.slimming import couple
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -119,27 +121,26 @@ def test_no_layer_loses_all_of_its_channels() -> None:
     search.update(0.1)
     pruned = search.settle(None)
     assert [int((~gone).sum()) for gone in pruned] == [1] * 13
-    assert all(
-        float(mask[~gone].min()) > 0 for mask, gone in zip(search.masks.split(search._layers), pruned, strict=False)
-    )
+    kept = zip(search.masks.split([len(gone) for gone in pruned]), pruned, strict=True)
+    assert all(float(mask[~gone].min()) > 0 for mask, gone in kept)
 
 
 def test_settling_removes_as_many_as_asked_lowest_first_and_keeps_the_others_alive() -> None:
     model, search = five([0.5, 0.004, 0.001, 0.003, 0.002], PAPER)
     step(search, model, fill=0.0)
     search.update(0.01)  # takes the last four to zero
-    assert search.reached(0.4)
-    assert search.reached(0.8)
-    removed = [bool(gone) for gone in search.settle(0.4)]
+    assert search.reached(Quota(0.4, "global"))
+    assert search.reached(Quota(0.8, "global"))
+    removed = [bool(gone) for gone in search.settle(Quota(0.4, "global"))]
     assert removed == [False, False, True, False, True]
     assert (search.masks > 0).tolist() == [True, True, False, True, False]
-    assert not five([1.0] * 5, PAPER)[1].reached(0.2)
+    assert not five([1.0] * 5, PAPER)[1].reached(Quota(0.2, "global"))
 
 
 def test_with_a_target_the_l1_norm_takes_the_lowest_masks_and_leaves_the_others() -> None:
     model, search = five([0.5, 0.4, 0.1, 0.3, 0.2], PAPER)
     step(search, model, fill=0.0)
-    search.update(0.1, sparsity=0.4, pressure=2.0)
+    search.update(0.1, quota=Quota(0.4, "global"), pressure=2.0)
     torch.testing.assert_close(search.masks, torch.tensor([0.5, 0.4, 0.0, 0.3, 0.08]))
 
 
@@ -147,7 +148,7 @@ def test_more_than_the_layers_can_lose_is_refused() -> None:
     model = vgg16_bn()
     found = find_maskable(model, couple(model, torch.randn(2, 3, 32, 32)), None)
     with pytest.raises(InputError, match=r"sparsity of at most 0\.9969"):
-        AdversarialSearch(model, found, PAPER, alignment=1.0, l1=1.0, seed=0).settle(0.999)
+        AdversarialSearch(model, found, PAPER, alignment=1.0, l1=1.0, seed=0).settle(Quota(0.999, "global"))
 
 
 def test_masks_look_ahead_only_in_training() -> None:

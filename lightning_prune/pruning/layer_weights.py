@@ -35,7 +35,7 @@ def layer_weights(model: nn.Module) -> dict[str, nn.Parameter]:
         }
 
 
-def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return those of the `layer_weights` that train."""
     return {name: weight for name, weight in layer_weights(model).items() if weight.requires_grad}
 
