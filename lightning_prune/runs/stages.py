@@ -5,9 +5,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lightning_prune.runs.configurations import folder_of
+from lightning_prune.runs.overrides import WITHIN
 from lightning_prune.runs.shared_folders import settings_key
 
 VERSION = version("lightning-prune")
@@ -18,7 +19,8 @@ def teacher_stage(cfg: DictConfig) -> DictConfig:
     own = copy.deepcopy(cfg)
     own.model, own.optimizer, own.lr_scheduler = cfg.teacher.model, cfg.teacher.optimizer, cfg.teacher.lr_scheduler
     set_epochs(own, cfg.teacher.epochs)
-    own.strategy, own.finetune, own.logger = {}, None, {"csv": cfg.logger.csv}
+    _take_strategy(own, {})
+    own.finetune, own.logger = None, {"csv": cfg.logger.csv}
     own.overrides, own.sweep = [], None
     settings: Any = OmegaConf.to_container(own, resolve=True)
     trainer = {key: value for key, value in settings["trainer"].items() if not key.startswith(("log_", "enable_"))}
@@ -31,12 +33,21 @@ def finetuning_stage(cfg: DictConfig) -> DictConfig:
     """Return the configuration by which the slim model trains on, or its control does, below the run's folder."""
     own = copy.deepcopy(cfg)
     own.optimizer.update(OmegaConf.to_container(cfg.finetune.optimizer, resolve=True))
-    own.lr_scheduler, own.strategy, own.finetune = cfg.finetune.lr_scheduler, cfg.finetune.strategy, None
+    _take_strategy(own, cfg.finetune.strategy)
+    own.lr_scheduler, own.finetune = cfg.finetune.lr_scheduler, None
     set_epochs(own, cfg.finetune.epochs)
     if cfg.finetune.get("from_scratch"):
         own.seed = cfg.seed + 1  # or it would begin with the very weights that were trained, and pruned
     own.run_folder, own.run_id = str(folder_of(cfg).finetuning.path), f"{cfg.run_id}-finetune"
     return own
+
+
+def _take_strategy(cfg: DictConfig, strategy: Any) -> None:
+    """Give a stage a strategy of its own, and leave out what was chosen for that of the main stage."""
+    with open_dict(cfg):
+        for group in WITHIN:
+            cfg.pop(group, None)
+    cfg.strategy = strategy
 
 
 def set_epochs(cfg: DictConfig, epochs: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import ROOT, run_here, the
+from configured import options
 from hydra import compose, initialize_config_dir
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
@@ -98,6 +99,14 @@ def test_teachers_are_told_apart_by_what_determines_them() -> None:
     ]
     assert len({teacher_stage(composed(*overrides)).run_folder for overrides in same}) == 1
     assert len({teacher_stage(composed(*overrides)).run_folder for overrides in [*same, *others]}) == 1 + len(others)
+
+
+@pytest.mark.parametrize("strategy", options("strategy"))
+@pytest.mark.parametrize("finetune", options("finetune"))
+def test_every_stage_behind_every_strategy_has_a_whole_configuration(strategy: str, finetune: str) -> None:
+    cfg = composed(f"strategy={strategy}", f"finetune={finetune}")
+    for stage in [cfg, teacher_stage(cfg), *([finetuning_stage(cfg)] if cfg.finetune else [])]:
+        assert OmegaConf.to_container(stage, resolve=True, throw_on_missing=True)
 
 
 def test_stages_have_lengths_and_schedules_of_their_own() -> None:
