@@ -13,6 +13,7 @@ PT2E takes part if torchao is installed. It is no dependency of this package.
 import argparse
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from benchmarking import (
@@ -25,6 +26,8 @@ from benchmarking import (
     ratio,
     step_seconds,
 )
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 
 from lightning_prune.callbacks import QuantizationAwareTraining
@@ -35,29 +38,19 @@ from lightning_prune.models.mobilenet_v2 import mobilenet_v2
 from lightning_prune.models.resnet import resnet20, resnet32, resnet56, resnet110
 from lightning_prune.models.vgg import vgg16_bn
 from lightning_prune.quantization import Quantizer
-from lightning_prune.quantization.quantizers.affine import Affine
-from lightning_prune.quantization.quantizers.bwn import BWN
-from lightning_prune.quantization.quantizers.dorefa import DoReFa
-from lightning_prune.quantization.quantizers.lsq import LSQ
-from lightning_prune.quantization.quantizers.pact import PACT
-from lightning_prune.quantization.quantizers.ttq import TTQ
-from lightning_prune.quantization.quantizers.twn import TWN
-from lightning_prune.quantization.quantizers.xnor import XNOR
 
 MODELS = {
     build.__name__: build
     for build in (resnet20, resnet32, resnet56, resnet110, mobilenet_v2, vgg16_bn, densenet40, googlenet)
 }
-QUANTIZERS: dict[str, Callable[[], Quantizer]] = {
-    "affine": Affine,
-    "lsq": LSQ,
-    "pact": PACT,
-    "dorefa": DoReFa,
-    "bwn": BWN,
-    "xnor": XNOR,
-    "twn": TWN,
-    "ttq": TTQ,
-}
+CONF = Path(__file__).parents[1] / "conf" / "quantizer"
+QUANTIZERS = sorted(path.stem for path in CONF.glob("*.yaml"))
+
+
+def quantizer_named(name: str) -> Quantizer:
+    """Return a quantizer as the command line has it."""
+    built: Quantizer = instantiate(OmegaConf.load(CONF / f"{name}.yaml"))
+    return built
 
 
 def all_at_once(quantizer: Quantizer) -> QuantizationAwareTraining:
@@ -100,7 +93,7 @@ def main() -> None:
     data, build = random_images(options.batches, options.batch_size), MODELS[options.model]
 
     def quantized(name: str) -> Callable[[], float]:
-        return lambda: step_seconds(classifier(build(), data), data, all_at_once(QUANTIZERS[name]()))
+        return lambda: step_seconds(classifier(build(), data), data, all_at_once(quantizer_named(name)))
 
     runs: dict[str, Callable[[], float]] = {"float": lambda: step_seconds(classifier(build(), data), data)}
     runs |= {name: quantized(name) for name in options.quantizer}
