@@ -1,6 +1,7 @@
 """What pip reads: no release that is known to be malicious, and types for those who import the package."""
 
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -39,3 +40,14 @@ def test_specifiers_that_admit_them_are_seen(lines: list[str]) -> None:
 def test_types_are_shipped() -> None:
     assert "py.typed" in PROJECT["tool"]["setuptools"]["package-data"]["lightning_prune"]
     assert (ROOT / "lightning_prune" / "py.typed").is_file()
+
+
+def test_importing_the_callbacks_imports_nothing_but_torch_and_lightning() -> None:
+    heavy = {"hydra", "omegaconf", "wandb", "matplotlib", "sklearn", "pyarrow", "onnx", "onnxruntime", "PIL"}
+    code = (
+        "import sys, lightning.pytorch; before = set(sys.modules); import lightning_prune; "
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "lightning_prune" in done.stdout.split()
+    assert not heavy & set(done.stdout.split())
