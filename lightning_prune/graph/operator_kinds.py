@@ -41,6 +41,8 @@ class Kind(Flag):
     """It is homogeneous in all its tensors together."""
     ACTIVATION = 8192
     """What it gives tells how active a channel is; a sigmoid is as often a gate for other channels."""
+    NOT_NEGATIVE = 16384
+    """It gives no number below zero, whatever it is told."""
 
 
 _TABLE: tuple[tuple[Kind, Iterable[str]], ...] = (
@@ -64,10 +66,14 @@ _TABLE: tuple[tuple[Kind, Iterable[str]], ...] = (
     (Kind.SPATIAL | Kind.HOMOGENEOUS, ("upsample_trilinear3d",)),
     (Kind.HOMOGENEOUS, ("mean", "sum", "amax", "amin")),
     (Kind.ELEMENTWISE | Kind.HOMOGENEOUS, ("abs", "neg", "div")),
-    (Kind.ELEMENTWISE | Kind.HOMOGENEOUS | Kind.ACTIVATION, ("relu", "leaky_relu", "rrelu")),
+    (Kind.ELEMENTWISE | Kind.HOMOGENEOUS | Kind.ACTIVATION | Kind.NOT_NEGATIVE, ("relu",)),
+    (Kind.ELEMENTWISE | Kind.HOMOGENEOUS | Kind.ACTIVATION, ("leaky_relu", "rrelu")),
     (Kind.HOMOGENEOUS | Kind.ACTIVATION, ("prelu",)),
-    (Kind.ELEMENTWISE | Kind.ACTIVATION, ("hardtanh", "relu6", "elu", "selu", "celu", "gelu", "silu", "mish")),
+    (Kind.ELEMENTWISE | Kind.ACTIVATION, ("hardtanh", "elu", "selu", "celu", "gelu", "silu", "mish")),
     (Kind.ELEMENTWISE | Kind.ACTIVATION, ("hardswish", "softplus", "tanh")),
+    (Kind.ELEMENTWISE | Kind.ACTIVATION | Kind.NOT_NEGATIVE, ("relu6",)),
+    (Kind.ELEMENTWISE | Kind.NOT_NEGATIVE, ("sigmoid", "hardsigmoid")),
+    (Kind.NOT_NEGATIVE, ("softmax",)),
     (Kind.ELEMENTWISE, ("where",)),
     (Kind.LAYER, ("linear", *(f"conv{rank}d" for rank in "123"), *(f"conv_transpose{rank}d" for rank in "123"))),
     (Kind.CHANNEL_NORM, ("batch_norm", "instance_norm")),

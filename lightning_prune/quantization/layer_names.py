@@ -5,11 +5,10 @@ from collections.abc import Collection
 from torch import Tensor
 from torch.fx import Node
 
-from lightning_prune.graph import called, module_path
+from lightning_prune.graph import Kind, called, module_path, operators
 from lightning_prune.quantization.named_graph import NamedGraph
 
-TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-LAYERS = ("conv1d", "conv2d", "conv3d", *TRANSPOSED, "linear")
+LAYERS = operators(Kind.LAYER)
 """The operators, and the functions of torch of the same names, that are layers."""
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.fx import Node
 
 from lightning_prune.graph import ExampleInput, called
-from lightning_prune.quantization.layer_names import LAYERS, TRANSPOSED, named_layers, weight_name
+from lightning_prune.quantization.layer_names import LAYERS, named_layers, weight_name
 from lightning_prune.quantization.named_graph import NamedGraph, named_graph
 from lightning_prune.quantization.quantized_calls import BatchNormCall, LayerCall, QuantizerPlacement, RoundedTensor
 from lightning_prune.quantization.traced_values import (
@@ -145,7 +145,7 @@ def _layer_call(graph: NamedGraph, node: Node, name: str, ranges: _Ranges) -> La
         call=graph.call[node],
         weight=weight,
         bias=graph.stored.get(graph.flow.arguments[node]["bias"]),
-        axis=int(called(node) in TRANSPOSED),
+        axis=int(called(node).startswith("conv_transpose")),
         norm=None if norm is None else _batch_norm_call(graph, norm),
         reads=graph.call[ranges.first[made]] if made in ranges.first else None,
         signed=not not_negative(graph, source),

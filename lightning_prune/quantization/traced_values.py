@@ -14,7 +14,6 @@ from lightning_prune.quantization.named_graph import NamedGraph
 ACTIVATIONS = ("relu", "relu6", "hardtanh", "clamp", "clamp_min")
 POOLS = ("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "mean")
 JOINS = ("add", "mul", "cat")
-_NOT_NEGATIVE = ("relu", "relu6", "sigmoid", "softmax", "hardsigmoid")
 
 
 def origin(graph: NamedGraph, node: Node, rounded: Collection[Node]) -> Node:
@@ -26,9 +25,9 @@ def origin(graph: NamedGraph, node: Node, rounded: Collection[Node]) -> Node:
 
 def not_negative(graph: NamedGraph, node: Node) -> bool:
     """Return whether the numbers of a tensor are known to be zero or more."""
-    kind = called(node)
-    if kind in _NOT_NEGATIVE:
+    if is_kind(node, Kind.NOT_NEGATIVE):
         return True
+    kind = called(node)
     arguments = graph.flow.arguments.get(node, {})
     if kind in ("hardtanh", "clamp", "clamp_min"):
         least = arguments.get("min_val", arguments.get("min"))

@@ -163,6 +163,8 @@ CALLS: dict[str, list[Call]] = {
     **{name: calls(getattr(ATEN, name).default, (2, 3), ()) for name in ("abs", "neg", "relu", "hardtanh", "relu6")},
     **{name: calls(getattr(ATEN, name).default, (2, 3), ()) for name in ("elu", "selu", "celu", "gelu", "silu")},
     **{name: calls(getattr(ATEN, name).default, (2, 3), ()) for name in ("mish", "hardswish", "softplus", "tanh")},
+    **{name: calls(getattr(ATEN, name).default, (2, 3), ()) for name in ("sigmoid", "hardsigmoid")},
+    "softmax": calls(ATEN.softmax.int, (2, 3), (1,), (0,)),
 }  # fmt: skip
 TRAINING: dict[str, list[Call]] = {
     "dropout": calls(ATEN.dropout.default, MAPS, (0.5, True)),
@@ -336,6 +338,13 @@ def test_activations_are_larger_where_they_are_active(name: str) -> None:
     call, x = CALLS[name][0]
     (active,), (silent,) = (outputs(call, torch.full_like(x, number)) for number in (4.0, -4.0))
     assert (active > silent).all()
+
+
+@pytest.mark.parametrize(("call", "x"), of_kind(Kind.NOT_NEGATIVE))
+def test_not_negative(call: Callable[..., object], x: Tensor) -> None:
+    for factor in (1.0, 100.0, -100.0):
+        (output,) = outputs(call, factor * x)
+        assert (output >= 0).all()
 
 
 def node_of(operator: torch._ops.OpOverload, *told: object) -> Node:
