@@ -176,7 +176,7 @@ class QuantizationAwareTraining(OrderedCallback):
                 self._frozen.append(norm)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Refuse a step that has not used the quantized network."""
+        """Refuse a step whose loss, `()`, was computed without the quantized network."""
         if not self._active.ran:
             raise InputError(
                 f"expected {type(pl_module).__name__}.training_step to call what its forward calls, got one that goes "
@@ -241,7 +241,7 @@ class QuantizationAwareTraining(OrderedCallback):
 
         Args:
             module: With the trained weights, slim or not.
-            state: What `save_slim` has written under the key `quantization`.
+            state: What `save_slim` has written under the key `quantization`: tensors of any shape by name.
 
         Raises:
             InputError: If the module is quantized in another way than that one was.

@@ -113,7 +113,10 @@ class QuantizationInterceptor(Interceptor):
         return integers_of(call.name, layer, self.reads(call), weight, call.axis, bias, self._norm(call))
 
     def norm_scale(self, call: LayerCall) -> Tensor | None:
-        """Return what the batch norm behind a layer multiplies by, in the shape that `Layer.rounded` takes, or None."""
+        """Return what the batch norm behind a layer multiplies by, in the shape that `Layer.rounded` takes, or None.
+
+        That is `(1, ..., n_outputs, ..., 1)`.
+        """
         norm = self._norm(call) if self.rounding.layer(call.name).folds else None
         return None if norm is None else norm_scale(norm, self.stored(call.weight).ndim, call.axis)
 
@@ -141,7 +144,7 @@ class QuantizationInterceptor(Interceptor):
             self._rounder_of.update(dict.fromkeys(tensor.again, module_key(tensor.name)))
 
     def stored(self, name: str) -> Tensor:
-        """Return a tensor of the network, of its stored shape, as it is in use."""
+        """Return a stored tensor of the network, of any shape, as it is in use."""
         return tensor_in_use(self.model, name)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]

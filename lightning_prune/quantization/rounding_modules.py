@@ -73,7 +73,7 @@ class RoundingModules(nn.Module):
         """Take over the ranges, step sizes and levels in the state of another quantization of the same network.
 
         Args:
-            state: What `state_dict` returns.
+            state: What `state_dict` returns: tensors of any shape by name.
 
         Raises:
             InputError: If it is that of another one.
