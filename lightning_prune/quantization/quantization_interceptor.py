@@ -138,6 +138,14 @@ class QuantizationInterceptor(Interceptor):
                 raise InputError(f"expected finite weights in {call.name}, got NaN or inf: training has diverged")
         self.rounding.check_limits()
 
+    def partly_zero(self) -> str | None:
+        """Return the first layer in which a filter has zeros, but is not all zero; None without one."""
+        for call in self.layer_calls.values():
+            zero = (self.stored(call.weight) == 0).movedim(call.axis, 0).flatten(1)
+            if bool((zero.any(1) & ~zero.all(1)).any()):
+                return call.name
+        return None
+
     def round_again(self) -> None:
         """Round also the outputs that are rounded if their inputs are, as inference engines need it to be said."""
         for tensor in self.rounded_tensors:
