@@ -1,6 +1,6 @@
 """Pruning by any criterion, granularity, schedule and scope: gradual, one-shot or iterative, soft, rewound."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, get_args
 
 import torch
@@ -175,19 +175,10 @@ class GradualPruning(TimedPruner):
             return False
         self._competition = found.readable(self.criterion, self.goal.uncut)
         self._competition.check()
-        self._check_schedule(self._competition.sparsities)
+        self._competition.check_schedule(self.schedule)
         if not self._needs("weights"):
             self._gathering = self._gather_of(self._competition, pl_module, traced)
         return True
-
-    def _check_schedule(self, sparsities: Sequence[float]) -> None:
-        """Refuse a schedule that does not end at the final sparsities."""
-        for final in dict.fromkeys(sparsities):
-            if abs(self.schedule(1.0, final) - final) > 1e-6:
-                raise InputError(
-                    f"expected a schedule that reaches sparsity {final} at its end, got {self.schedule!r}, which ends "
-                    f"at {self.schedule(1.0, final)}"
-                )
 
     def _gather_of(self, competition: Competition, pl_module: LightningModule, traced: TracedModel | None) -> Gathering:
         """Return where scores are gathered, with what a checkpoint has of them."""

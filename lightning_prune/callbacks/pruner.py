@@ -178,6 +178,9 @@ def pruners(trainer: Trainer) -> list[Pruner]:
 
 
 def traced_model(trainer: Trainer, pl_module: LightningModule, arguments: tuple[Tensor, ...]) -> TracedModel:
-    """Return a module with what its `forward` takes: that of a pruner of this trainer, if one has the same example."""
+    """Return a module with what its `forward` takes: that of a pruner of this trainer, if one has the same example.
+
+    The arguments are of any shape.
+    """
     known = [pruner.traced for pruner in pruners(trainer) if pruner.traced is not None]
     return next((traced for traced in known if traced.is_of(pl_module, arguments)), TracedModel(pl_module, arguments))

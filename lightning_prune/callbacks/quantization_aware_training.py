@@ -141,13 +141,12 @@ class QuantizationAwareTraining(OrderedCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse zeros that a method has no level for, and an optimizer that leaves out what is learned."""
-        for call in self._active.layer_calls.values() if self.quantizer.whole_filters else ():
-            zero = (self._active.stored(call.weight) == 0).movedim(call.axis, 0).flatten(1)
-            if bool((zero.any(1) & ~zero.all(1)).any()):
-                raise InputError(
-                    f"expected filters that are zero or have no zeros, got others in {call.name}, for which "
-                    f"{type(self.quantizer).__name__} has no level; choose another quantizer"
-                )
+        partly_zero = self._active.partly_zero() if self.quantizer.whole_filters else None
+        if partly_zero is not None:
+            raise InputError(
+                f"expected filters that are zero or have no zeros, got others in {partly_zero}, for which "
+                f"{type(self.quantizer).__name__} has no level; choose another quantizer"
+            )
         trained = {
             id(p) for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]
         }
@@ -166,9 +165,8 @@ class QuantizationAwareTraining(OrderedCallback):
         """Observe, round and freeze as it is time for."""
         step = trainer.global_step
         pruned = all(pruner.is_final for pruner in pruners(trainer))
-        for activation in self._active.rounding.activations().values():
-            activation.observing = not pruned or step < max(1, self._steps["freeze_ranges"])
-            activation.quantizing = step >= self._steps["activations_from"]
+        self._active.rounding.observing = not pruned or step < max(1, self._steps["freeze_ranges"])
+        self._active.rounding.quantizing = step >= self._steps["activations_from"]
         if pruned and step >= self._steps["freeze_batch_norm"]:
             norms = (module for module in pl_module.modules() if isinstance(module, _BatchNorm) and module.training)
             for norm in norms:
@@ -176,7 +174,7 @@ class QuantizationAwareTraining(OrderedCallback):
                 self._frozen.append(norm)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Refuse a step that has not used the quantized network."""
+        """Refuse a step whose loss, `()`, was computed without the quantized network."""
         if not self._active.ran:
             raise InputError(
                 f"expected {type(pl_module).__name__}.training_step to call what its forward calls, got one that goes "
@@ -185,9 +183,9 @@ class QuantizationAwareTraining(OrderedCallback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Agree with all processes on what was observed, before weight decay takes it in."""
-        activations = self._active.rounding.activations().values()
-        if trainer.world_size > 1 and any(activation.observing for activation in activations):
-            tensors = [t for part in activations for t in part.state_dict().values() if t.is_floating_point()]
+        if trainer.world_size > 1 and self._active.rounding.observing:
+            parts = self._active.rounding.activations().values()
+            tensors = [t for part in parts for t in part.state_dict().values() if t.is_floating_point()]
             if tensors:
                 means = trainer.strategy.reduce(torch.stack([t.reshape(()) for t in tensors]), reduce_op="mean")
                 for tensor, mean in zip(tensors, means, strict=True):
@@ -197,8 +195,7 @@ class QuantizationAwareTraining(OrderedCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Observe nothing but training batches."""
-        for activation in self._active.rounding.activations().values():
-            activation.observing = False
+        self._active.rounding.observing = False
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse to go on with a network that has diverged, and log the ranges."""
@@ -241,7 +238,7 @@ class QuantizationAwareTraining(OrderedCallback):
 
         Args:
             module: With the trained weights, slim or not.
-            state: What `save_slim` has written under the key `quantization`.
+            state: What `save_slim` has written under the key `quantization`: tensors of any shape by name.
 
         Raises:
             InputError: If the module is quantized in another way than that one was.

@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_prune.distillation.foreseen_call import ForeseenCall
 from lightning_prune.distillation.layer_recorders import LayerRecorders
 from lightning_prune.distillation.logits import are_logits, check_logits
 from lightning_prune.distillation.step_recorder import Call, StepRecorder, submodule
@@ -60,8 +61,7 @@ class Teacher:
         self._recorder = StepRecorder(f"the student, {part}," if part else "the module itself")
         self._student_layers = LayerRecorders("student", [own for own, _ in layers])
         self._teacher_layers = LayerRecorders("teacher", [other for _, other in layers])
-        self._entries: tuple[Any, ...] = ()
-        self._direct = 0  # entries of the last batch that were the student's arguments; 0 if it had others
+        self._foreseen = ForeseenCall()
         self._ahead: tuple[Any, ...] = ()
         self._outputs: tuple[Any, ...] = ()
         self._features: list[tuple[Tensor, Tensor]] = []
@@ -130,10 +130,10 @@ class Teacher:
         self._outputs, self._features, self._ahead = (), [], ()
         self._recorder.begin()
         self._student_layers.begin()
-        self._entries = tuple(batch) if isinstance(batch, Sequence) else () if batch is None else (batch,)
-        if 0 < self._direct <= len(self._entries):
+        call = self._foreseen.begin(batch)
+        if call is not None:
             with torch.no_grad(), trainer.precision_plugin.forward_context():
-                self._ahead = (self._answer(Call(self._entries[: self._direct], {}, None)),)
+                self._ahead = (self._answer(call),)
 
     def logits(self, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the logits of the step that runs, the student's with their graph, `(n, classes)` each.
@@ -171,7 +171,8 @@ class Teacher:
 
     def end_step(self) -> None:
         """Let go of the step's tensors, and record nothing until the next."""
-        self._outputs, self._features, self._ahead, self._entries = (), [], (), ()
+        self._outputs, self._features, self._ahead = (), [], ()
+        self._foreseen.end()
         self._recorder.stop()
         self._student_layers.stop()
 
@@ -182,11 +183,11 @@ class Teacher:
         for module, training in self._modes:
             module.training = training
         self._modes, self._outputs, self._features, self.example_features = [], (), [], []
-        self._ahead, self._entries, self._direct = (), (), 0
+        self._ahead, self._foreseen = (), ForeseenCall()
 
     def state_dict(self) -> dict[str, Any]:
         """Return a hash of the weights, and how the next step begins."""
-        return {"fingerprint": self._fingerprint, "direct": self._direct}
+        return {"fingerprint": self._fingerprint, "direct": self._foreseen.entries}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compare with the teacher of the run that is resumed.
@@ -194,7 +195,7 @@ class Teacher:
         Raises:
             InputError: If it is another one.
         """
-        self._direct = state_dict["direct"]
+        self._foreseen.entries = state_dict["direct"]
         if state_dict["fingerprint"] != self._fingerprint:
             hint = "build the module with the same initial weights" if self._given is None else "pass the same network"
             raise InputError(
@@ -243,17 +244,9 @@ class Teacher:
         if known is not None:
             self._outputs = call.output, known
             return
-        own, direct = self._student_layers.take(), self._entries_given(call)
-        answered = self._ahead and direct == self._direct
-        self._outputs = call.output, self._ahead[0] if answered else self._answer(call)
-        self._direct = direct
+        own, as_foreseen = self._student_layers.take(), self._foreseen.compare(call)
+        self._outputs = call.output, self._ahead[0] if self._ahead and as_foreseen else self._answer(call)
         self._features = list(zip(own, self._teacher_layers.take(), strict=True))
-
-    def _entries_given(self, call: Call) -> int:
-        """Return how many of the batch's first entries were the student's arguments; 0 if it had others."""
-        given, entries = call.arguments, self._entries[: len(call.arguments)]
-        same = len(given) == len(entries) and all(one is other for one, other in zip(given, entries, strict=True))
-        return len(given) if same and not call.keywords else 0
 
     def _answer(self, call: Call) -> Any:
         self._teacher_layers.begin()

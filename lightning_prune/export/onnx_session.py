@@ -66,7 +66,7 @@ def open_onnx(file: Path | bytes, threads: int = 1, optimized: Path | None = Non
 
 
 def run_onnx(session: "InferenceSession", inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Return the outputs for inputs, both in the order of the file and of the shapes that it tells."""
+    """Return the outputs for inputs, both in the order of the file and of whatever shapes it tells."""
     names = [value.name for value in session.get_inputs()]
     feed = {name: tensor.cpu().numpy() for name, tensor in zip(names, inputs, strict=True)}
     return [torch.from_numpy(output) for output in session.run(None, feed)]

@@ -18,7 +18,7 @@ def flatten(tree: Any) -> tuple[Any, list[Tensor]]:
     A tensor that is there several times is listed once.
 
     Args:
-        tree: Tensors, numbers, texts, None, and lists, tuples and dictionaries of such.
+        tree: Tensors of any shape, numbers, texts, None, and lists, tuples and dictionaries of such.
 
     Raises:
         InputError: If anything else is in it, a sparse tensor for example.
@@ -48,7 +48,7 @@ def flatten(tree: Any) -> tuple[Any, list[Tensor]]:
 
 
 def restore(tree: Any, tensors: Sequence[Tensor]) -> Any:
-    """Return the tree that `flatten` was given.
+    """Return the tree that `flatten` was given, from the plain one and the tensors, of any shape, that it returned.
 
     Raises:
         ValueError: If it is none that `flatten` returns.

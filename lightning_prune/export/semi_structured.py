@@ -115,6 +115,8 @@ def to_semi_structured(model: Model, example_input: ExampleInput, *, seconds: fl
 def record_inputs(model: nn.Module, example_input: ExampleInput) -> dict[str, Tensor]:
     """Return what first enters each linear layer and 1x1 convolution when a model runs on the example, by name.
 
+    That is `(..., in_features)`, and `(n, in_channels, h, w)`.
+
     Raises:
         InputError: If there is no such layer, or the model calls none.
     """
@@ -155,7 +157,7 @@ def replace_where_faster(
 
     Args:
         model: The model.
-        inputs: What enters the layers to look at, by their names.
+        inputs: What enters the layers to look at, of any shape, by their names.
         alternatives: What may replace a layer; it raises InputError, naming the reason, where nothing may.
         seconds: About how long to time each version, in seconds.
 

@@ -109,7 +109,7 @@ def _cost(counts: Integers) -> int:
 
 
 def unpack(packed: PackedTensor) -> Tensor:
-    """Return the tensor, of the shape that it was packed with.
+    """Return the tensor that was packed, of the same shape.
 
     Raises:
         ValueError: If its codes are not what they should be.

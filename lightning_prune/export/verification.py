@@ -78,7 +78,7 @@ def first_difference(program: ExportedProgram, run: Run, inputs: Sequence[Tensor
     Args:
         program: What was written.
         run: Runs the file.
-        inputs: What both get, of the shapes that the program takes.
+        inputs: What both get, of whatever shapes the program takes.
     """
     found = run(inputs)
     follower = Following(program, found)
@@ -107,5 +107,5 @@ def output_names(program: ExportedProgram) -> list[str]:
 
 
 def output_tensors(outputs: Any) -> list[Tensor]:
-    """Return the tensors in what a model or a program returns, without None and numbers, which files leave out."""
+    """Return the tensors, of any shape, in what a model or a program returns; files leave out None and numbers."""
     return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]

@@ -78,7 +78,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
     Args:
         network: Any module; stays as it is if the state does not fit.
-        state: Tensors by name, of the shapes that the network has them in.
+        state: Tensors by name, of the same shapes as in the network.
         source: What holds the state, for messages.
 
     Raises:
@@ -102,7 +102,7 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def shape_mismatch(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> ShapeMismatch | None:
-    """Return the first tensor that differs in shape, or is on one side alone; None if all fit."""
+    """Return the first tensor that differs in shape, or is on one side alone; None if both are of the same shapes."""
     for name in [*own, *(name for name in saved if name not in own)]:
         one, other = (str(tuple(side[name].shape)) if name in side else "no such tensor" for side in (own, saved))
         if one != other:

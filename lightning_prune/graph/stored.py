@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 def stored_tensors(model: nn.Module, duplicates: bool = False) -> dict[str, Tensor]:
-    """Return every parameter and buffer under the first name that leads to it, or under all with `duplicates`."""
+    """Return each parameter and buffer, of any shape, by the first name that leads to it; with `duplicates` by all."""
     parameters = model.named_parameters(remove_duplicate=not duplicates)
     return {**dict(parameters), **dict(model.named_buffers(remove_duplicate=not duplicates))}
 

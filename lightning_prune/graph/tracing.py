@@ -22,7 +22,7 @@ def as_arguments(example_input: ExampleInput) -> tuple[Tensor, ...]:
     """Return the positional arguments of `forward` that an example input stands for.
 
     Args:
-        example_input: One tensor, or a tuple of the tensors that `forward` takes in order.
+        example_input: One tensor, of any shape, or a tuple of the tensors that `forward` takes in order.
 
     Raises:
         InputError: If it is anything else.

@@ -69,6 +69,19 @@ class Competition:
         """
         self.quota.check(self.prunables, self.sparsities)
 
+    def check_schedule(self, schedule: Schedule) -> None:
+        """Refuse a schedule that does not end at these sparsities.
+
+        Raises:
+            InputError: If it ends elsewhere.
+        """
+        for final in dict.fromkeys(self.sparsities):
+            if abs(schedule(1.0, final) - final) > 1e-6:
+                raise InputError(
+                    f"expected a schedule that reaches sparsity {final} at its end, got {schedule!r}, which ends at "
+                    f"{schedule(1.0, final)}"
+                )
+
     def choose(
         self,
         criterion: Criterion,

@@ -36,7 +36,7 @@ def computes_in_integers(layer: Layer, reads: Activation | None) -> bool:
 
 
 def norm_scale(norm: NormTensors, weight_dims: int, axis: int) -> Tensor:
-    """Return what a batch norm multiplies by, in a shape that broadcasts over the weight in front of it; never zero.
+    """Return what a batch norm multiplies by, `(1, ..., n_channels, ..., 1)` for the weight in front of it; never zero.
 
     Args:
         norm: A batch norm of the layer's output channels.

@@ -29,7 +29,7 @@ def dequantize(codes: Tensor, scale: Tensor, axis: int) -> Tensor:
 
 
 def scaled(codes: Tensor, scale: Tensor, axis: int) -> Tensor:
-    """Return what `dequantize` does, of the shape of `codes`, in operators of torch alone."""
+    """Return what `dequantize` does, of the same shape as `codes`, in operators of torch alone."""
     return codes.float() * scale.view(_along(codes, axis))
 
 
@@ -76,7 +76,7 @@ class Integers(NamedTuple):
     bias_scale: Tensor
 
     def numbers(self) -> tuple[Tensor, Tensor | None]:
-        """Return the weight and the bias that they stand for, of the shapes of their codes."""
+        """Return the weight and the bias that they stand for, of the same shapes as their codes."""
         bias = None if self.bias_codes is None else dequantize(self.bias_codes, self.bias_scale, 0)
         return dequantize(self.codes, self.scale, self.axis), bias
 
@@ -123,7 +123,7 @@ class IntegerLayer(nn.Module):
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """Return `function` of `x`, the held weight and bias, `args` and `kwargs`.
+        """Return `function` of `x`, of any shape that it takes, the held weight and bias, `args` and `kwargs`.
 
         `scale`, `weight` and `bias` are what a `Layer` is called with in its place; they are not used.
         """

@@ -113,7 +113,10 @@ class QuantizationInterceptor(Interceptor):
         return integers_of(call.name, layer, self.reads(call), weight, call.axis, bias, self._norm(call))
 
     def norm_scale(self, call: LayerCall) -> Tensor | None:
-        """Return what the batch norm behind a layer multiplies by, in the shape that `Layer.rounded` takes, or None."""
+        """Return what the batch norm behind a layer multiplies by, in the shape that `Layer.rounded` takes, or None.
+
+        That is `(1, ..., n_outputs, ..., 1)`.
+        """
         norm = self._norm(call) if self.rounding.layer(call.name).folds else None
         return None if norm is None else norm_scale(norm, self.stored(call.weight).ndim, call.axis)
 
@@ -135,13 +138,21 @@ class QuantizationInterceptor(Interceptor):
                 raise InputError(f"expected finite weights in {call.name}, got NaN or inf: training has diverged")
         self.rounding.check_limits()
 
+    def partly_zero(self) -> str | None:
+        """Return the first layer in which a filter has zeros, but is not all zero; None without one."""
+        for call in self.layer_calls.values():
+            zero = (self.stored(call.weight) == 0).movedim(call.axis, 0).flatten(1)
+            if bool((zero.any(1) & ~zero.all(1)).any()):
+                return call.name
+        return None
+
     def round_again(self) -> None:
         """Round also the outputs that are rounded if their inputs are, as inference engines need it to be said."""
         for tensor in self.rounded_tensors:
             self._rounder_of.update(dict.fromkeys(tensor.again, module_key(tensor.name)))
 
     def stored(self, name: str) -> Tensor:
-        """Return a tensor of the network, of its stored shape, as it is in use."""
+        """Return a stored tensor of the network, of any shape, as it is in use."""
         return tensor_in_use(self.model, name)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]

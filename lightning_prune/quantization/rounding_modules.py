@@ -44,6 +44,16 @@ class RoundingModules(nn.Module):
         }
 
     @property
+    def observing(self) -> bool:
+        """Whether ranges or step sizes are taken from what comes."""
+        return any(activation.observing for activation in self.activations().values())
+
+    @observing.setter
+    def observing(self, value: bool) -> None:
+        for activation in self.activations().values():
+            activation.observing = value
+
+    @property
     def quantizing(self) -> bool:
         """Whether tensors are rounded, not only weights."""
         return any(activation.quantizing for activation in self.activations().values())
@@ -73,7 +83,7 @@ class RoundingModules(nn.Module):
         """Take over the ranges, step sizes and levels in the state of another quantization of the same network.
 
         Args:
-            state: What `state_dict` returns.
+            state: What `state_dict` returns: tensors of any shape by name.
 
         Raises:
             InputError: If it is that of another one.

@@ -193,7 +193,7 @@ def latencies_ms(models: Sequence[nn.Module], inputs: tuple[Tensor, ...], second
 
     Args:
         models: Modules that take the same inputs.
-        inputs: What their `forward` takes.
+        inputs: What their `forward` takes, of any shape.
         seconds: About how long to measure each, in seconds.
     """
 

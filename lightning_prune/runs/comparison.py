@@ -29,7 +29,7 @@ class OpenedFile(LightningModule):
         self.compute = compute
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of images."""
+        """Return the logits `(n, num_classes)` of images `(n, channels, h, w)`."""
         return self.compute(x)
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
@@ -64,7 +64,7 @@ class Comparison:
             logger.log_metrics(results, step=trainer.global_step)
 
     def add_file(self, name: str, file: Path, compute: Callable[[Tensor], Tensor]) -> None:
-        """Test what was opened of the file of the last model, on the CPU.
+        """Test what was opened of the last model's file, from images `(n, channels, h, w)` to logits, on the CPU.
 
         Its accuracy, latency and bytes are measured; parameters, non-zeros and MACs will be that model's.
         """
@@ -75,7 +75,7 @@ class Comparison:
         """Return what is known of all models, in the order in which they came.
 
         Args:
-            example_input: The batch whose latency is measured, on the CPU.
+            example_input: The batch whose latency is measured, `(n, channels, h, w)`, on the CPU.
         """
         with suspended():  # a rounded number takes as much space as another, and more time, before it is exported
             profiles = profile_all([model.cpu() for model in self.models.values()], example_input)

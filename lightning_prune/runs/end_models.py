@@ -34,7 +34,7 @@ def end_models(module: Module, pruners: Collection[Pruner], example_input: Tenso
     Args:
         module: As it is after training.
         pruners: Those it was trained with; without one it is `dense`, or `quantized`, and there is nothing else.
-        example_input: What its `forward` takes.
+        example_input: What its `forward` takes, of any shape.
     """
     if not pruners:
         return EndModels({"dense" if quantization_of(module) is None else "quantized": module}, {})

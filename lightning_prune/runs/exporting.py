@@ -36,7 +36,7 @@ def export_last_model(compared: Comparison, folder: RunFolder, example_input: Te
     Args:
         compared: Holds at least one model.
         folder: Where the file goes.
-        example_input: What the model takes.
+        example_input: What the model takes, images `(n, channels, h, w)`.
         format: One of `EXPORT_FORMATS`.
 
     Raises:

@@ -22,7 +22,7 @@ def save_momentum(folder: RunFolder, module: LightningModule, kept: Mapping[str,
     Args:
         folder: With that checkpoint.
         module: The masked model.
-        kept: What is left of its tensors; see `Slimmed`.
+        kept: The positions left, `(kept,)`, along the dimensions of its tensors that have lost some; see `Slimmed`.
 
     Raises:
         InputError: If the optimizer is not one of all parameters, or keeps what cannot be cut.
@@ -65,7 +65,7 @@ def affordable_epochs(
     Args:
         build: Builds the dense model.
         folder: Where `slim.pt` is.
-        example_input: What its `forward` takes.
+        example_input: What its `forward` takes, of any shape.
         epochs: See `epochs_of_same_compute`, as for `longest`.
         longest: As there.
     """

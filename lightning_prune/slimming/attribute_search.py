@@ -63,6 +63,10 @@ class AttributeSearch:
         If these count no channels, the error may show behind the code that made it: then all classes have their first
         choice, and where only the outputs are others their further ones too.
 
+        Args:
+            failed: What went wrong.
+            removed: The channels that go, `(labels,)` bool.
+
         Returns:
             Whether there was anything that was not tried.
         """

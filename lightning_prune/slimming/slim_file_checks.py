@@ -90,7 +90,7 @@ def outside(gone: Mapping[str, nn.Module], entries: Mapping[str, Any]) -> dict[s
 
 
 def tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors in a state, which may hold other things too."""
+    """Return the tensors, of any shape, in a state, which may hold other things too."""
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 

@@ -27,7 +27,7 @@ class TracedModel:
     arguments: tuple[Tensor, ...]
 
     def is_of(self, model: nn.Module, arguments: tuple[Tensor, ...]) -> bool:
-        """Return whether it is this very model, with these very tensors."""
+        """Return whether it is this very model, with these very tensors, of any shape."""
         own = (self.model, *self.arguments)
         return len(own) == 1 + len(arguments) and all(map(is_, own, (model, *arguments)))
 

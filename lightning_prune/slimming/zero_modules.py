@@ -26,7 +26,7 @@ class ZeroOutput(nn.Module):
         self.register_buffer("zeros", torch.zeros(width), persistent=False)
 
     def forward(self, x: Tensor, *others: object) -> Tensor:
-        """Return zeros for `x`, of any width, and leave it and all `others` unread."""
+        """Return zeros `(..., width, ...)` for `x`, `(..., channels, ...)`, and leave it and all `others` unread."""
         shape = [-(-size // stride) for size, stride in zip(x.shape, self.strides, strict=True)]
         shape[self.dim] = len(self.zeros)
         zeros = self.zeros.to(x.dtype).view(-1, *(1,) * (-1 - self.dim))

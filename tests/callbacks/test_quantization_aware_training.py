@@ -342,6 +342,18 @@ def test_callbacks_that_make_no_sense_together_are_refused() -> None:
     fit(Foreign(), QuantizationAwareTraining(XNOR()), SoftFilterPruning(0.4))
 
 
+def test_zeros_among_other_weights_of_a_filter_are_refused_where_there_is_no_level_for_them() -> None:
+    module = Foreign()
+    with torch.no_grad():
+        module.inner.weight[2] = 0.0
+    fit(module, QuantizationAwareTraining(XNOR()))
+    module = Foreign()
+    with torch.no_grad():
+        module.inner.weight[2, 0] = 0.0
+    with pytest.raises(InputError, match="no zeros, got others in inner, for which XNOR has no level; choose another"):
+        fit(module, QuantizationAwareTraining(XNOR()))
+
+
 def test_a_run_that_has_diverged_is_stopped() -> None:
     class Diverging(Foreign):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:

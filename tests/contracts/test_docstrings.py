@@ -9,9 +9,6 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "lightning_prune"
 
-FINISHED = {"pruning", "models", "data", "distillation", "training", "graph/interception.py"}
-"""Rooms and files whose functions all state their shapes."""
-
 SHAPE = re.compile(
     r"`\(\s*\)`"  # `()`, a number
     r"|`\([^`()]*,[^`()]*\)`"  # `(n, classes)`, `(labels,)`, `(..., 2)`
@@ -51,15 +48,10 @@ def states_shape(function: Function) -> bool:
     return bool(SHAPE.search(" ".join((ast.get_docstring(function) or "").split())))
 
 
-def files(place: str) -> list[Path]:
-    path = PACKAGE / place
-    return [path] if path.is_file() else sorted(path.rglob("*.py"))
-
-
-@pytest.mark.parametrize("place", sorted(FINISHED))
-def test_shapes_are_stated(place: str) -> None:
-    missing = [f"{path.relative_to(PACKAGE)}: {name}" for path in files(place) for name in unstated(path.read_text())]
-    assert files(place)
+def test_shapes_are_stated() -> None:
+    files = sorted(PACKAGE.rglob("*.py"))
+    missing = [f"{path.relative_to(PACKAGE)}: {name}" for path in files for name in unstated(path.read_text())]
+    assert files
     assert not missing, f"state a shape as `(n, classes)`, or of any shape, in the docstrings of {missing}"
 
 

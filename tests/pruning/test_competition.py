@@ -44,3 +44,11 @@ def test_a_criterion_that_returns_the_weights_themselves_does_not_change_them() 
     held = {"w": torch.tensor([[0.0], [1.0], [1.0]])}
     assert competition.choose(Itself(), {"w": weight}, held)["w"][:, 0].tolist() == [False, True, True]
     assert weight.tolist() == [[3], [1], [2]]
+
+
+def test_a_schedule_has_to_end_at_every_sparsity() -> None:
+    prunables = [PrunableWeight(name, torch.Size([4, 2]), Channel()) for name in "ab"]
+    competition = Competition(prunables, [0.5, 0.75], Quota(0.5))
+    competition.check_schedule(lambda progress, final: progress * final)
+    with pytest.raises(InputError, match=r"reaches sparsity 0.75 at its end, got <function .*>, which ends at 0.5$"):
+        competition.check_schedule(lambda progress, final: min(final, 0.5))

@@ -54,7 +54,7 @@ class Affine(Quantizer):
         return not self.per_channel
 
     def weight(self, weight: Tensor, axis: int) -> nn.Module:
-        """Return an `AffineWeight`, or what changes nothing."""
+        """Return an `AffineWeight` for a weight `(..., n_outputs, ...)`, or what changes nothing."""
         if self.weight_bits == FLOAT:
             return nn.Identity()
         return AffineWeight(self.weight_bits, axis if self.per_channel else None)
@@ -82,7 +82,7 @@ class AffineWeight(nn.Module):
         self.axis = axis
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the rounded weight, codes times scale, of the shape of `weight`."""
+        """Return `weight`, `(..., n_outputs, ...)`, rounded: codes times scale."""
         scale = self._scale(weight.detach())
         return straight_through((weight.detach() / scale).round_().mul_(scale), weight)
 

@@ -44,7 +44,7 @@ class BWN(Quantizer):
         check_gradient(self.gradient)
 
     def weight(self, weight: Tensor, axis: int) -> nn.Module:
-        """Return a `BinaryWeight`."""
+        """Return a `BinaryWeight` for a weight `(..., n_outputs, ...)`."""
         return BinaryWeight(axis, self.gradient)
 
     def activation(self, signed: bool) -> Activation | None:
@@ -78,7 +78,7 @@ class BinaryWeight(nn.Module):
         self.gradient = gradient
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the rounded weight, of the shape of `weight`."""
+        """Return `weight`, `(..., n_outputs, ...)`, rounded."""
         alpha = mean_magnitude(weight, self.axis)
         alpha = torch.where(alpha > 0, alpha, mean_magnitude(weight.detach(), None))
         if self.gradient == "exact":

@@ -51,7 +51,7 @@ class DoReFa(Quantizer):
         check_bits("gradient_bits", self.gradient_bits)
 
     def weight(self, weight: Tensor, axis: int) -> nn.Module:
-        """Return what rounds a weight, whatever it is at the beginning."""
+        """Return what rounds a weight of any shape, whatever it is at the beginning."""
         return dorefa_weight(self.weight_bits)
 
     def activation(self, signed: bool) -> Activation | None:
@@ -86,7 +86,7 @@ class DoReFaBinaryWeight(nn.Module):
     """The mean magnitude of a layer's weights, with the sign of each; its gradient passes unchanged."""
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the rounded weight, of the shape of `weight`."""
+        """Return `weight`, of any shape, rounded."""
         return straight_through(sign(weight.detach()) * mean_magnitude(weight.detach(), None), weight)
 
 
@@ -104,7 +104,7 @@ class DoReFaWeight(nn.Module):
         self.most: int = 2**bits - 1
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the rounded weight, of the shape of `weight`."""
+        """Return `weight`, of any shape, rounded."""
         bounded = weight.tanh()
         greatest = bounded.detach().abs().amax().clamp_min(SMALLEST_STEP)
         bounded = bounded / greatest
@@ -167,7 +167,7 @@ class GradientLayer(Layer):
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """Return what `function` computes; see `Layer`."""
+        """Return what `function` computes, `(n, ...)`, the gradient of which is rounded; see `Layer`."""
         out = super().forward(function, scale, x, weight, *args, **kwargs)
         return _RoundGradient.apply(out, self.bits)  # type: ignore[no-any-return, no-untyped-call]
 

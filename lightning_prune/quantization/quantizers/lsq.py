@@ -39,7 +39,7 @@ class LSQ(Quantizer):
         check_bits("activation_bits", self.activation_bits)
 
     def weight(self, weight: Tensor, axis: int) -> nn.Module:
-        """Return an `LSQWeight`, or what changes nothing."""
+        """Return an `LSQWeight` for a weight of any shape, or what changes nothing."""
         return nn.Identity() if self.weight_bits == FLOAT else LSQWeight(self.weight_bits, weight)
 
     def activation(self, signed: bool) -> Activation | None:
@@ -66,7 +66,7 @@ class LSQWeight(nn.Module):
         self.step = nn.Parameter(_first_step(magnitude, self.high))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the rounded weight, of the shape of `weight`."""
+        """Return `weight`, of any shape, rounded."""
         return lsq(weight, self.step, self.low, self.high, weight.numel())
 
 

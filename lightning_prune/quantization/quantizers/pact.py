@@ -45,7 +45,7 @@ class PACT(Quantizer):
             raise InputError(f"expected alpha above 0, where inputs are cut off, got {self.alpha}")
 
     def weight(self, weight: Tensor, axis: int) -> nn.Module:
-        """Return what rounds a weight as DoReFa does."""
+        """Return what rounds a weight of any shape as DoReFa does."""
         return dorefa_weight(self.weight_bits)
 
     def activation(self, signed: bool) -> Activation | None:

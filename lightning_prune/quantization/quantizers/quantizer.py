@@ -54,7 +54,7 @@ class Activation(nn.Module, ABC):
         """Return `x`, of any shape, on the grid, with the gradient that the method gives it."""
 
     def limit(self) -> Tensor | None:
-        """Return the largest magnitude on the grid, a scalar; None if it is fixed. Infinite until it is known."""
+        """Return the largest magnitude on the grid, `()`; None if it is fixed. Infinite until it is known."""
         return None
 
 
@@ -90,7 +90,7 @@ class Layer(nn.Module):
         Args:
             function: Such as `F.conv2d`; called with `x`, `weight`, `args` and `kwargs`.
             scale: See `rounded`.
-            x: What the layer reads, `(n, n_inputs, ...)`.
+            x: What the layer reads, `(n, n_inputs, ...)`, or `(..., n_inputs)` if it is linear.
             weight: The stored weight, `(n_outputs, n_inputs, ...)`, of a transposed convolution the other way round.
             args: The bias and what else `function` takes.
             kwargs: The same, by name.
@@ -99,13 +99,13 @@ class Layer(nn.Module):
         return function(read, self.rounded(weight, scale), *args, **kwargs)
 
     def rounded(self, weight: Tensor, scale: Tensor | None = None) -> Tensor:
-        """Return the weight that the layer computes with, of the shape of `weight`; a zero is exactly zero.
+        """Return the weight that the layer computes with, of the same shape as `weight`; a zero is exactly zero.
 
         Args:
-            weight: The stored weight.
-            scale: What the batch norm behind the layer multiplies its outputs by, in a shape that broadcasts over the
-                weight, no entry zero: the weight is rounded as it is when the batch norm is folded into it, and divided
-                again, since the batch norm still runs (Krishnamoorthi 2018, section 3.2.2). None to round it as it is.
+            weight: The stored weight, `(..., n_outputs, ...)`.
+            scale: What the batch norm behind the layer multiplies its outputs by, `(1, ..., n_outputs, ..., 1)`, no
+                entry zero: the weight is rounded as it is when the batch norm is folded into it, and divided again,
+                since the batch norm still runs (Krishnamoorthi 2018, section 3.2.2). None to round it as it is.
         """
         weight32 = weight.float()
         rounded: Tensor = self.weight(weight32) if scale is None else self.weight(weight32 * scale) / scale
@@ -139,7 +139,7 @@ class Quantizer(ABC):
         """Return what rounds a weight: a module that takes it and returns it rounded.
 
         Args:
-            weight: As it is at the beginning, of two dimensions or more, from which learned levels are set.
+            weight: As it is at the beginning, `(..., n_outputs, ...)`, two dimensions or more; it sets learned levels.
             axis: Its dimension of output channels.
         """
 

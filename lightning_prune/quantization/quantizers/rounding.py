@@ -26,7 +26,7 @@ def on_grid(x: Tensor, step: Tensor | float, low: Tensor | float, high: Tensor |
 
 
 def straight_through(rounded: Tensor, x: Tensor) -> Tensor:
-    """Return exactly `rounded`, of the shape of `x`, with the gradient of `x`."""
+    """Return exactly `rounded`, of the same shape as `x`, with the gradient of `x`."""
     return rounded.detach() + (x - x.detach())
 
 
@@ -135,13 +135,16 @@ def mean_magnitude(weight: Tensor, axis: int | None) -> Tensor:
     """Return the mean of `|weight|` over all that is not zero, pruned weights being zeros, in a shape that broadcasts.
 
     Args:
-        weight: Of two dimensions or more.
-        axis: The dimension of which each entry has a mean of its own; None for one of them all.
+        weight: `(..., n_outputs, ...)`, of two dimensions or more; of any shape without `axis`.
+        axis: The dimension of outputs, each of which has a mean of its own; None for one of them all.
+
+    Returns:
+        `(1, ..., n_outputs, ..., 1)`; without `axis` `(1, ..., 1)`.
     """
     dims = others(weight, axis)
     return weight.abs().sum(dims, keepdim=True) / (weight != 0).sum(dims, keepdim=True).clamp_min(1)
 
 
 def others(weight: Tensor, axis: int | None) -> list[int]:
-    """Return all dimensions but `axis`."""
+    """Return all dimensions of a weight, of any shape, but `axis`."""
     return [dim for dim in range(weight.dim()) if dim != axis]

@@ -36,7 +36,7 @@ class TTQ(Quantizer):
             raise InputError(f"expected threshold in (0, 1), a multiple of the greatest weight, got {self.threshold}")
 
     def weight(self, weight: Tensor, axis: int) -> nn.Module:
-        """Return a `TrainedTernaryWeight`."""
+        """Return a `TrainedTernaryWeight` for a weight of any shape."""
         return TrainedTernaryWeight(self.threshold, weight)
 
     def activation(self, signed: bool) -> Activation | None:
@@ -67,7 +67,7 @@ class TrainedTernaryWeight(nn.Module):
         self.negative = nn.Parameter(self._mean(weight, self._above(-weight)) / self.unit)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the rounded weight, of the shape of `weight`."""
+        """Return `weight`, of any shape, rounded."""
         detached = weight.detach()
         above, below = self._above(detached), self._above(-detached)
         rounded = self.unit * torch.where(above, self.positive, torch.where(below, -self.negative, 0.0 * detached))

@@ -33,7 +33,7 @@ class TWN(Quantizer):
             raise InputError(f"expected threshold in (0, 1), a multiple of the mean magnitude, got {self.threshold}")
 
     def weight(self, weight: Tensor, axis: int) -> nn.Module:
-        """Return a `TernaryWeight`."""
+        """Return a `TernaryWeight` for a weight `(..., n_outputs, ...)`."""
         return TernaryWeight(self.threshold, axis if self.per_channel else None)
 
     def activation(self, signed: bool) -> Activation | None:
@@ -55,7 +55,7 @@ class TernaryWeight(nn.Module):
         self.axis = axis
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the rounded weight, of the shape of `weight`."""
+        """Return `weight`, `(..., n_outputs, ...)`, rounded."""
         detached = weight.detach()
         small = detached.abs() <= self.threshold * mean_magnitude(detached, self.axis)
         alpha = mean_magnitude(torch.where(small, 0.0, detached), self.axis)

@@ -41,7 +41,7 @@ class XNOR(Quantizer):
         check_gradient(self.gradient)
 
     def weight(self, weight: Tensor, axis: int) -> nn.Module:
-        """Return a `BinaryWeight`.
+        """Return a `BinaryWeight` for a weight `(..., n_outputs, ...)`.
 
         Raises:
             InputError: If the layer is a transposed convolution, and has a scaling map.
@@ -67,7 +67,7 @@ class Sign(Activation):
     """
 
     def round(self, x: Tensor) -> Tensor:
-        """Return 1, -1 and 0, of the shape of `x`."""
+        """Return 1, -1 and 0, of the same shape as `x`."""
         return sign(x) - (x.detach() == 0).to(x.dtype)
 
 
@@ -87,7 +87,7 @@ class ScaledLayer(Layer):
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """Return what `function` computes, scaled; see `Layer`."""
+        """Return what `function` computes, `(n, n_outputs, ...)` or `(..., n_outputs)`, scaled; see `Layer`."""
         if self.input is None or not self.input.quantizing:
             return super().forward(function, scale, x, weight, bias, *args, **kwargs)
         out = super().forward(function, scale, x, weight, None, *args, **kwargs)

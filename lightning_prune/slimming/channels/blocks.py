@@ -47,7 +47,7 @@ class BlockOrBranch:
     stored: frozenset[str]
 
     def is_silent(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Return whether it gives nothing but zeros because its gates are zero, in a model's `tensors`."""
+        """Return whether it gives only zeros since its gates are zero in a model's `tensors`, of any shape, by name."""
         return not any(
             tensors[gate.name].detach().index_select(gate.dim, gate.index[0].to(tensors[gate.name].device)).any()
             for gate in self.gates

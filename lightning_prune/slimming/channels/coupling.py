@@ -58,7 +58,10 @@ class Coupling:
 
     @property
     def sized_calls(self) -> list[tuple[str, tuple[Tensor, ...]]]:
-        """The calls to which code may tell numbers of channels: the module that makes each, and what each counts."""
+        """The calls to which code may tell numbers of channels: the module that makes each, and what each counts.
+
+        Labels, `(..., old size)` each; see `SizedCall`.
+        """
         return [("".join(module_path(call.node)[-1:]), call.counted) for call in self.facts.sized_calls if call.counted]
 
     @property

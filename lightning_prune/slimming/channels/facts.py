@@ -105,7 +105,7 @@ class Facts:
         return slot if slot is not None and int(labels.max()) < slot.labels.stop else None
 
     def unite(self, left: Tensor, right: Tensor) -> None:
-        """Record that two sets of labels, of shapes that broadcast, are the same channels position by position."""
+        """Record that two sets of labels, of any shapes that broadcast, are the same channels position by position."""
         shape = torch.broadcast_shapes(left.shape, right.shape)  # type: ignore[no-untyped-call]
         self.edges.append((left.expand(shape).reshape(-1), right.expand(shape).reshape(-1)))
 

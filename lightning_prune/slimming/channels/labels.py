@@ -65,7 +65,8 @@ class Axis:
         What an operator does to the values it does to their labels, so the operator itself is run on the labels.
 
         Returns:
-            Labels and zeros, of the rank of the new tensor, with size 1 on every dimension on which they are constant.
+            Labels and zeros, of the same shape as the new tensor, but of size 1 on every dimension on which they are
+            constant.
         """
         labels, zero = self.spread
         codes = move((2 * labels + zero).expand(shape))

@@ -36,7 +36,7 @@ class Removal:
 
 
 def silent_wholes(coupling: Coupling, tensors: Mapping[str, Tensor]) -> list[BlockOrBranch]:
-    """Return the blocks and branches whose gates are zero in the `tensors` of a model by name."""
+    """Return the blocks and branches whose gates are zero in the `tensors`, of any shape, of a model by name."""
     return [one for found in coupling.blocks_and_branches.values() for one in found if one.is_silent(tensors)]
 
 
@@ -87,7 +87,7 @@ def removal_of_zero_filters(coupling: Coupling, groups: Sequence[Group], tensors
     Args:
         coupling: The channels.
         groups: Groups of filters.
-        tensors: The parameters of the model by name.
+        tensors: The parameters of the model, of any shape, by name.
     """
     silent = silent_wholes(coupling, tensors)
     stored = {name for one in silent for name in one.stored}

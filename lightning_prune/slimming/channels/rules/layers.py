@@ -115,7 +115,7 @@ def _transposed_groups(walk: ChannelWalk, node: Node, arguments: Arguments, dim:
 
 
 def sum_over(walk: ChannelWalk, node: Node, entering: Axis | None, columns: Axis | None) -> Tensor:
-    """Couple a layer's inputs with the columns of its weight; return whether it reads nothing but zeros, a scalar."""
+    """Couple a layer's inputs with the columns of its weight; return whether it reads nothing but zeros, `()` bool."""
     if entering is None or columns is None:
         for axis in (entering, columns):
             if axis is not None:

@@ -16,7 +16,7 @@ from lightning_prune.slimming.channels.labels import Axis
 
 
 def move(walk: ChannelWalk, node: Node, source: Node, operator: Callable[[Tensor], Tensor]) -> list[Axis]:
-    """Return the axes of what `operator` makes of `source` by giving its values another place."""
+    """Return the axes of what `operator` makes of `source`, of any shape, by giving its values another place."""
     result: list[Axis] = []
     is_empty = any(not values.numel() for values in tree_leaves(node.meta["val"]))
     for axis in walk.axes(source):
