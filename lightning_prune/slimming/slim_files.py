@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from lightning_prune.errors import InputError
 from lightning_prune.quantization import quantization_of
+from lightning_prune.slimming.channels.sizes import Kept
 from lightning_prune.slimming.size_attributes import set_size_attributes, size_attributes
 from lightning_prune.slimming.slim_file_checks import (
     check_fit,
@@ -47,9 +48,6 @@ from lightning_prune.slimming.surgery import Model, replace_modules, replace_ten
 from lightning_prune.slimming.zero_modules import ZeroOutput, ZeroPassThrough
 
 log = logging.getLogger(__name__)
-
-Kept = Mapping[str, Mapping[int, Tensor]]
-"""The positions of the dense tensors that stay, by the name of a stored tensor and dimension."""
 
 
 def save_slim(
