@@ -2,7 +2,7 @@
 
 from os import PathLike
 
-from lightning_prune.data.checks import check_integer, check_serving, check_views
+from lightning_prune.data.data_checks import check_integer, check_serving, check_views
 from lightning_prune.data.hub import download, read_splits
 from lightning_prune.data.in_memory import InMemoryImages
 

@@ -4,7 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from lightning_prune.data.checks import check_integer, check_serving
+from lightning_prune.data.data_checks import check_integer, check_serving
 from lightning_prune.data.images import Images, channel_statistics, hold_out
 from lightning_prune.data.in_memory import InMemoryImages
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from lightning_prune.data.checks import check_folder
+from lightning_prune.data.data_checks import check_folder
 from lightning_prune.data.images import Images, hold_out
 from lightning_prune.data.parquet import read_parquet
 from lightning_prune.errors import InputError

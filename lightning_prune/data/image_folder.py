@@ -7,7 +7,7 @@ import torch
 from PIL import ImageOps
 from PIL.Image import Resampling
 
-from lightning_prune.data.checks import check_folder, check_integer, check_serving, check_views
+from lightning_prune.data.data_checks import check_folder, check_integer, check_serving, check_views
 from lightning_prune.data.decoding import decode, stack
 from lightning_prune.data.images import Images, channel_statistics, hold_out
 from lightning_prune.data.in_memory import InMemoryImages

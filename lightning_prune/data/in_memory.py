@@ -5,7 +5,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, tensor
 
 from lightning_prune.data.batches import Batch, EvalBatches, TrainBatches, choose_views
-from lightning_prune.data.checks import check_integer, check_serving, check_views
+from lightning_prune.data.data_checks import check_integer, check_serving, check_views
 from lightning_prune.data.images import Images, check_images
 from lightning_prune.data.views import apply_views, count_views
 from lightning_prune.errors import InputError

@@ -1,7 +1,7 @@
 """What a callback needs to teach: teachers, recorders, losses."""
 
+from lightning_prune.distillation.batch_labels import labels
 from lightning_prune.distillation.feature_matching import FeatureMatching, loss_name
-from lightning_prune.distillation.labels import labels
 from lightning_prune.distillation.logit_cache import LogitCache
 from lightning_prune.distillation.losses.pair import LogitLoss
 from lightning_prune.distillation.ramp import Ramp

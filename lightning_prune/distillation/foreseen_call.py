@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_prune.distillation.step_recorder import Call
+from lightning_prune.distillation.step_recorder import RecordedCall
 
 
 class ForeseenCall:
@@ -14,16 +14,16 @@ class ForeseenCall:
         """How many entries of the last batch were the student's arguments; 0 if it had others."""
         self._batch: tuple[Any, ...] = ()
 
-    def begin(self, batch: Any) -> Call | None:
+    def begin(self, batch: Any) -> RecordedCall | None:
         """Return the call that the student will make with a batch, without its output; None if that cannot be told.
 
         Args:
             batch: The batch of the step that begins; None if nothing is to be foreseen.
         """
         self._batch = tuple(batch) if isinstance(batch, Sequence) else () if batch is None else (batch,)
-        return Call(self._batch[: self.entries], {}, None) if 0 < self.entries <= len(self._batch) else None
+        return RecordedCall(self._batch[: self.entries], {}, None) if 0 < self.entries <= len(self._batch) else None
 
-    def compare(self, call: Call) -> bool:
+    def compare(self, call: RecordedCall) -> bool:
         """Take in the call that the student has made; return whether it took as many entries as in the last step."""
         before, self.entries = self.entries, self._entries_given(call)
         return self.entries == before
@@ -32,7 +32,7 @@ class ForeseenCall:
         """Let go of the batch."""
         self._batch = ()
 
-    def _entries_given(self, call: Call) -> int:
+    def _entries_given(self, call: RecordedCall) -> int:
         given, entries = call.arguments, self._batch[: len(call.arguments)]
         same = len(given) == len(entries) and all(one is other for one, other in zip(given, entries, strict=True))
         return len(given) if same and not call.keywords else 0

@@ -13,7 +13,7 @@ from lightning_prune.errors import InputError
 
 
 @dataclass(frozen=True)
-class Call:
+class RecordedCall:
     """One call of a module: its arguments and what it returned."""
 
     arguments: tuple[Any, ...]
@@ -33,7 +33,7 @@ class StepRecorder:
 
     def __init__(self, name: str = "") -> None:
         self.name = name
-        self._calls: list[Call] = []
+        self._calls: list[RecordedCall] = []
         self._hooks: list[RemovableHandle] = []
         self._recording = False
         self._with_gradient = True
@@ -59,7 +59,7 @@ class StepRecorder:
         self._calls, self._inside = [], False
         self._recording, self._with_gradient = True, torch.is_grad_enabled()
 
-    def take(self) -> Call:
+    def take(self) -> RecordedCall:
         """Return the only call since `begin`, or since one was taken.
 
         Raises:
@@ -90,7 +90,7 @@ class StepRecorder:
     def _leave(self, module: nn.Module, arguments: Any, keywords: Any, output: Any) -> None:
         innermost, self._inside = self._inside, False
         if self._recording and innermost and torch.is_grad_enabled() == self._with_gradient:
-            self._calls.append(Call(arguments, keywords, output))
+            self._calls.append(RecordedCall(arguments, keywords, output))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StepRecorder, (self.name,)

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from lightning_prune.distillation.foreseen_call import ForeseenCall
 from lightning_prune.distillation.layer_recorders import LayerRecorders
 from lightning_prune.distillation.logits import are_logits, check_logits
-from lightning_prune.distillation.step_recorder import Call, StepRecorder, submodule
+from lightning_prune.distillation.step_recorder import RecordedCall, StepRecorder, submodule
 from lightning_prune.distillation.teacher_network import frozen_copy, refuse_different, refuse_shared
 from lightning_prune.errors import InputError
 from lightning_prune.export import copy_weights, fingerprint, load_weights
@@ -248,7 +248,7 @@ class Teacher:
         self._outputs = call.output, self._ahead[0] if self._ahead and as_foreseen else self._answer(call)
         self._features = list(zip(own, self._teacher_layers.take(), strict=True))
 
-    def _answer(self, call: Call) -> Any:
+    def _answer(self, call: RecordedCall) -> Any:
         self._teacher_layers.begin()
         self.network.train(not self._evaluating)
         if self._evaluating:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lightning_prune.errors import InputError
 from lightning_prune.export.fixed_point import Integers
-from lightning_prune.export.integer_operand import Call, Compute, Grid, Operand
+from lightning_prune.export.integer_operand import Compute, Grid, Operand, OperatorCall
 from lightning_prune.export.integer_operators import OPERATORS, code_type, stored_grid
 from lightning_prune.export.onnx_session import require_onnx
 
@@ -79,19 +79,19 @@ class IntegerExecutor:
         for node in graph.node:
             attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
             operands = tuple(self._known[name] if name else None for name in node.input)
-            call = Call(node.op_type, node.name or node.output[0], attributes, operands)
+            call = OperatorCall(node.op_type, node.name or node.output[0], attributes, operands)
             if node.op_type == "QuantizeLinear" and node.input[0] in inputs:
                 self._enter(call, node)
             else:
                 self._append(call, node)
 
-    def _enter(self, call: Call, node: "NodeProto") -> None:
+    def _enter(self, call: OperatorCall, node: "NodeProto") -> None:
         """Take the place where an input becomes codes."""
         (output,), grid = node.output, stored_grid(call)
         self._entries[output] = _Entry(node.input[0], grid, code_type(call))
         self._known[output] = self._known[output]._replace(grid=grid)
 
-    def _append(self, call: Call, node: "NodeProto") -> None:
+    def _append(self, call: OperatorCall, node: "NodeProto") -> None:
         """Take over what is to be computed, or compute it if it does not depend on the inputs."""
         if call.op not in OPERATORS:
             raise InputError(f"expected operators that integers alone can compute, got {call.op} {call.name}")

@@ -8,10 +8,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from lightning_prune.export.fixed_point import Integers
-from lightning_prune.export.integer_operand import MOST, Call, Compute, Grid, Operator
+from lightning_prune.export.integer_operand import MOST, Compute, Grid, Operator, OperatorCall
 
 
-def _windows(x: Integers, call: Call, kernel: Sequence[int], fill: int) -> Integers:
+def _windows(x: Integers, call: OperatorCall, kernel: Sequence[int], fill: int) -> Integers:
     """Return what a kernel sees at each place, `(B, C, *places, *kernel)`."""
     dims = len(kernel)
     pads = call.attributes.get("pads", [0] * 2 * dims)
@@ -24,7 +24,7 @@ def _windows(x: Integers, call: Call, kernel: Sequence[int], fill: int) -> Integ
 
 
 def _products(
-    call: Call, scale: NDArray[np.float64], offsets: Integers, inputs: tuple[int, ...]
+    call: OperatorCall, scale: NDArray[np.float64], offsets: Integers, inputs: tuple[int, ...]
 ) -> tuple[NDArray[np.int32] | int, Grid]:
     """Return the bias of a layer in steps of its products, and the grid of their sum.
 
@@ -45,14 +45,14 @@ def _products(
     return bias, grid._replace(most=call.fits(int((sums + np.abs(bias.astype(np.int64))).max())))
 
 
-def _by_output(call: Call, scale: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+def _by_output(call: OperatorCall, scale: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     """Return the scales of a weight along its dimension of outputs, `(O,)` or `(1,)`."""
     if scale.ndim and scale.shape[axis] == 1:
         call.refuse("a scale for each output of the weight", "scales along another dimension")
     return scale.reshape(-1)
 
 
-def _convolution(call: Call) -> tuple[Compute, Grid]:
+def _convolution(call: OperatorCall) -> tuple[Compute, Grid]:
     call.needs("auto_pad", b"NOTSET")
     reads, held = call.single(0), call.real(1)
     weight = held.offsets(call.constant(1))
@@ -73,14 +73,14 @@ def _convolution(call: Call) -> tuple[Compute, Grid]:
     return compute, grid
 
 
-def _gemm(call: Call) -> tuple[Compute, Grid]:
+def _gemm(call: OperatorCall) -> tuple[Compute, Grid]:
     call.needs("alpha", 1.0)
     call.needs("beta", 1.0)
     call.needs("transA", 0)
     return _linear(call, bool(call.attributes.get("transB", 0)))
 
 
-def _linear(call: Call, transposed: bool = False) -> tuple[Compute, Grid]:
+def _linear(call: OperatorCall, transposed: bool = False) -> tuple[Compute, Grid]:
     reads, held = call.single(0), call.real(1)
     weight, scale = held.offsets(call.constant(1)), held.scale
     if weight.ndim != 2:
@@ -95,7 +95,7 @@ def _linear(call: Call, transposed: bool = False) -> tuple[Compute, Grid]:
 # Pooling --------------------------------------------------------------------------------------------------------------
 
 
-def _max_pool(call: Call) -> tuple[Compute, Grid | None]:
+def _max_pool(call: OperatorCall) -> tuple[Compute, Grid | None]:
     call.needs("auto_pad", b"NOTSET")
     call.needs("ceil_mode", 0)
     kernel = call.attributes["kernel_shape"]
@@ -105,7 +105,7 @@ def _max_pool(call: Call) -> tuple[Compute, Grid | None]:
     return lambda x: _windows(x, call, kernel, np.iinfo(x.dtype).min).max(axes), grid
 
 
-def _average_pool(call: Call) -> tuple[Compute, Grid]:
+def _average_pool(call: OperatorCall) -> tuple[Compute, Grid]:
     call.needs("auto_pad", b"NOTSET")
     call.needs("ceil_mode", 0)
     kernel = call.attributes["kernel_shape"]
@@ -115,7 +115,7 @@ def _average_pool(call: Call) -> tuple[Compute, Grid]:
     return lambda x: _windows(reads.offsets(x), call, kernel, 0).sum(axes, np.int32), grid
 
 
-def _mean(call: Call, axes: Sequence[int], keeps: bool) -> tuple[Compute, Grid]:
+def _mean(call: OperatorCall, axes: Sequence[int], keeps: bool) -> tuple[Compute, Grid]:
     reads, operand = call.single(0), call.operand(0)
     lengths = [operand.shape[axis] for axis in axes]
     known = [length for length in lengths if length is not None]
@@ -125,18 +125,18 @@ def _mean(call: Call, axes: Sequence[int], keeps: bool) -> tuple[Compute, Grid]:
     return lambda x, *_: reads.offsets(x).sum(tuple(axes), np.int32, keepdims=keeps), grid
 
 
-def _average_of(call: Call, count: int) -> Grid:
+def _average_of(call: OperatorCall, count: int) -> Grid:
     """Return the grid of a sum that stands for an average: its step is the smaller by as many times."""
     reads = call.single(0)
     return Grid(reads.scale / count, 0, call.fits(reads.most * count))
 
 
-def _global_average(call: Call) -> tuple[Compute, Grid]:
+def _global_average(call: OperatorCall) -> tuple[Compute, Grid]:
     operand = call.operand(0)
     return _mean(call, range(2, len(operand.shape)), True)
 
 
-def _reduce_mean(call: Call) -> tuple[Compute, Grid]:
+def _reduce_mean(call: OperatorCall) -> tuple[Compute, Grid]:
     axes = call.attributes.get("axes") or call.integers(1)
     if not axes:
         call.refuse("axes", "none")

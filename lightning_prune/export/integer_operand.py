@@ -45,7 +45,7 @@ class Operand(NamedTuple):
     constant: NDArray[Any] | None = None
 
 
-class Call(NamedTuple):
+class OperatorCall(NamedTuple):
     """One operator with its operands, None for one that is left out."""
 
     op: str
@@ -126,5 +126,5 @@ class Call(NamedTuple):
         raise InputError(f"expected {expected} in {self.op} {self.name}, got {got}")
 
 
-Operator = Callable[[Call], tuple[Compute, Grid | None]]
+Operator = Callable[[OperatorCall], tuple[Compute, Grid | None]]
 """From a call to how to compute its result, and the grid on which that lies; None if it means no real numbers."""

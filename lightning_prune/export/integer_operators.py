@@ -7,13 +7,13 @@ import numpy as np
 
 from lightning_prune.export.fixed_point import Integers, Multiplier, multiplied, saturated
 from lightning_prune.export.integer_kernels import KERNELS
-from lightning_prune.export.integer_operand import MOST, Call, Compute, Grid, Operator
+from lightning_prune.export.integer_operand import MOST, Compute, Grid, Operator, OperatorCall
 
 _SUM = 2**30
 """Terms with different steps are added in steps so small that the largest sum is about this."""
 
 
-def code_type(call: Call) -> np.dtype[Any]:
+def code_type(call: OperatorCall) -> np.dtype[Any]:
     """Return the type of the codes that a `QuantizeLinear` or a `DequantizeLinear` names."""
     dtype = call.constant(2).dtype if call.has(2) else np.dtype(np.uint8)
     if dtype.kind not in "iu":
@@ -21,7 +21,7 @@ def code_type(call: Call) -> np.dtype[Any]:
     return dtype
 
 
-def stored_grid(call: Call) -> Grid:
+def stored_grid(call: OperatorCall) -> Grid:
     """Return the grid that a `QuantizeLinear` or a `DequantizeLinear` names."""
     scale = call.constant(1).astype(np.float64)
     given = call.constant(2) if call.has(2) else None
@@ -42,7 +42,7 @@ def stored_grid(call: Call) -> Grid:
     return Grid(scale.reshape(()) if scale.size == 1 else scale, zero_point, call.fits(most))
 
 
-def _quantize(call: Call) -> tuple[Compute, Grid]:
+def _quantize(call: OperatorCall) -> tuple[Compute, Grid]:
     source, target = call.real(0), stored_grid(call)
     if target.scale.size != 1:
         call.refuse("one scale for what is computed", str(target.scale.size))
@@ -50,7 +50,7 @@ def _quantize(call: Call) -> tuple[Compute, Grid]:
     return lambda x, *_: saturated(multiplied(source.offsets(x), by) + target.zero_point, dtype), target
 
 
-def _dequantize(call: Call) -> tuple[Compute, Grid]:
+def _dequantize(call: OperatorCall) -> tuple[Compute, Grid]:
     return lambda codes, *_: codes, stored_grid(call)
 
 
@@ -70,7 +70,7 @@ def _common(grids: Sequence[Grid]) -> tuple[Callable[[Sequence[Integers]], list[
     return rescaled, Grid(scale, 0, _SUM + len(grids))
 
 
-def _add(call: Call) -> tuple[Compute, Grid]:
+def _add(call: OperatorCall) -> tuple[Compute, Grid]:
     one, other = call.real(0), call.real(1)
     if one.same(other) and one.most + other.most <= MOST:  # as a bias is added
         return lambda a, b: one.offsets(a) + other.offsets(b), Grid(one.scale, 0, one.most + other.most)
@@ -78,13 +78,13 @@ def _add(call: Call) -> tuple[Compute, Grid]:
     return lambda *numbers: np.add(*rescaled(numbers)), grid
 
 
-def _mul(call: Call) -> tuple[Compute, Grid]:
+def _mul(call: OperatorCall) -> tuple[Compute, Grid]:
     one, other = call.real(0), call.real(1)
     grid = Grid(one.scale * other.scale, 0, call.fits(one.most * other.most))
     return lambda a, b: one.offsets(a) * other.offsets(b), grid
 
 
-def _concat(call: Call) -> tuple[Compute, Grid]:
+def _concat(call: OperatorCall) -> tuple[Compute, Grid]:
     axis, grids = call.attributes["axis"], [call.single(index) for index in range(len(call.operands))]
     if all(grid.same(grids[0]) and grid.zero_point == grids[0].zero_point for grid in grids):
         most = max(grid.most for grid in grids)
@@ -93,12 +93,12 @@ def _concat(call: Call) -> tuple[Compute, Grid]:
     return lambda *numbers: np.concatenate(rescaled(numbers), axis), grid
 
 
-def _relu(call: Call) -> tuple[Compute, Grid]:
+def _relu(call: OperatorCall) -> tuple[Compute, Grid]:
     grid = call.real(0)
     return lambda x: np.maximum(x, grid.zero_point), grid
 
 
-def _clip(call: Call) -> tuple[Compute, Grid | None]:
+def _clip(call: OperatorCall) -> tuple[Compute, Grid | None]:
     limits = [call.constant(index) if call.has(index) else None for index in (1, 2)]
     if not call.operand(0).real:
         return lambda codes, *_: codes.clip(*limits), call.operand(0).grid
@@ -111,17 +111,17 @@ def _clip(call: Call) -> tuple[Compute, Grid | None]:
 # What only moves numbers ----------------------------------------------------------------------------------------------
 
 
-def _moved(move: Callable[[Call], Callable[[Integers], Integers]]) -> Operator:
+def _moved(move: Callable[[OperatorCall], Callable[[Integers], Integers]]) -> Operator:
     """Return an operator whose result lies on the grid of its first operand, which has one scale for all."""
 
-    def operator(call: Call) -> tuple[Compute, Grid | None]:
+    def operator(call: OperatorCall) -> tuple[Compute, Grid | None]:
         operand, function = call.operand(0), move(call)
         return lambda x, *_: function(x), call.single(0) if operand.real else operand.grid
 
     return operator
 
 
-def _transpose(call: Call) -> tuple[Compute, Grid | None]:
+def _transpose(call: OperatorCall) -> tuple[Compute, Grid | None]:
     operand = call.operand(0)
     order, grid = call.attributes.get("perm", list(range(len(operand.shape)))[::-1]), operand.grid
     if grid is not None and grid.scale.ndim:
@@ -131,27 +131,27 @@ def _transpose(call: Call) -> tuple[Compute, Grid | None]:
     return lambda x: x.transpose(order), grid
 
 
-def _reshape(call: Call) -> Callable[[Integers], Integers]:
+def _reshape(call: OperatorCall) -> Callable[[Integers], Integers]:
     lengths, keeps = call.integers(1) or [], not call.attributes.get("allowzero", 0)
     return lambda x: x.reshape([x.shape[i] if n == 0 and keeps else n for i, n in enumerate(lengths)])
 
 
-def _flatten(call: Call) -> Callable[[Integers], Integers]:
+def _flatten(call: OperatorCall) -> Callable[[Integers], Integers]:
     axis = call.attributes.get("axis", 1)
     return lambda x: x.reshape(int(np.prod(x.shape[:axis])), -1)
 
 
-def _squeeze(call: Call) -> Callable[[Integers], Integers]:
+def _squeeze(call: OperatorCall) -> Callable[[Integers], Integers]:
     axes = call.integers(1)
     return lambda x: x.squeeze(None if axes is None else tuple(axes))
 
 
-def _unsqueeze(call: Call) -> Callable[[Integers], Integers]:
+def _unsqueeze(call: OperatorCall) -> Callable[[Integers], Integers]:
     axes = call.integers(1) or []
     return lambda x: np.expand_dims(x, tuple(axes))
 
 
-def _slice(call: Call) -> Callable[[Integers], Integers]:
+def _slice(call: OperatorCall) -> Callable[[Integers], Integers]:
     starts, ends, steps = call.integers(1) or [], call.integers(2) or [], call.integers(4)
     axes = call.integers(3) or range(len(starts))
     cuts = {axis: slice(*cut) for axis, *cut in zip(axes, starts, ends, steps or [1] * len(starts), strict=True)}
@@ -160,7 +160,7 @@ def _slice(call: Call) -> Callable[[Integers], Integers]:
     return lambda x: x[tuple(cuts.get(dim, cuts.get(dim - x.ndim, slice(None))) for dim in range(x.ndim))]
 
 
-def _pad(call: Call) -> Callable[[Integers], Integers]:
+def _pad(call: OperatorCall) -> Callable[[Integers], Integers]:
     call.needs("mode", b"constant")
     operand, pads = call.operand(0), call.integers(1) or []
     if min(pads) < 0:

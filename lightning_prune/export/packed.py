@@ -125,7 +125,7 @@ def pack(state: Mapping[str, Any]) -> bytes:
     text = json.dumps(tree, separators=(",", ":")).encode()
     deflated = zlib.compress(text, 9)
     parts = [_MAGIC, varint(len(text)), varint(len(deflated)), deflated, varint(len(tensors))]
-    parts += [to_bytes(tensor_codes.pack(tensor)) for tensor in tensors]
+    parts += [to_bytes(tensor_codes.pack_tensor(tensor)) for tensor in tensors]
     body = b"".join(parts)
     return body + hashlib.sha256(body).digest()
 
@@ -142,7 +142,7 @@ def unpack(data: bytes, source: str | os.PathLike[str]) -> dict[str, Any]:
     """
     tree, packed = _parse(data, source)
     try:
-        state = restore(tree, [tensor_codes.unpack(tensor) for tensor in packed])
+        state = restore(tree, [tensor_codes.unpack_tensor(tensor) for tensor in packed])
         if not isinstance(state, dict):
             raise ValueError("no dictionary")
         return state

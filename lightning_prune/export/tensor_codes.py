@@ -18,7 +18,7 @@ _CHUNK = 2**18
 Words = NDArray[np.unsignedinteger]
 
 
-def pack(tensor: Tensor) -> PackedTensor:
+def pack_tensor(tensor: Tensor) -> PackedTensor:
     """Return a tensor, of any shape, in the form that takes the least bytes.
 
     Raises:
@@ -108,7 +108,7 @@ def _cost(counts: Integers) -> int:
     return byte_count(counts, lengths) + -(-len(lengths) // 2)
 
 
-def unpack(packed: PackedTensor) -> Tensor:
+def unpack_tensor(packed: PackedTensor) -> Tensor:
     """Return the tensor that was packed, of the same shape.
 
     Raises:

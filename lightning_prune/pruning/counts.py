@@ -37,7 +37,7 @@ def count(n_units: int, sparsity: float, rounding: Rounding = "round") -> int:
     return max(0, min(number, n_units - 1))
 
 
-def nearest(widths: Sequence[int] | None, kept: int, least: int = 1) -> int:
+def nearest_width(widths: Sequence[int] | None, kept: int, least: int = 1) -> int:
     """Return how many units stay where `kept` were to: of the numbers that may, the nearest, of two the larger.
 
     Args:
@@ -45,7 +45,7 @@ def nearest(widths: Sequence[int] | None, kept: int, least: int = 1) -> int:
         kept: Number of units.
         least: Number of units that stay at least, no more than there are.
 
-    >>> [nearest([8, 16, 20], kept) for kept in (1, 11, 12, 17, 18)]
+    >>> [nearest_width([8, 16, 20], kept) for kept in (1, 11, 12, 17, 18)]
     [8, 8, 16, 16, 20]
     """
     if widths is None:

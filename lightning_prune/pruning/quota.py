@@ -15,7 +15,7 @@ from lightning_prune.pruning.counts import (
     check_sparsity,
     count,
     kept_at_least,
-    nearest,
+    nearest_width,
 )
 from lightning_prune.pruning.layer_patterns import by_layer, check_each
 from lightning_prune.pruning.lowest import lowest
@@ -113,7 +113,7 @@ class Quota:
         size = prunable.size // prunable.runs
         sums = itertools.accumulate(count(size, share * sparsity, self.rounding) for share in stages)
         *before, last = sums
-        last = size - nearest(prunable.widths, size - last)
+        last = size - nearest_width(prunable.widths, size - last)
         return [*(min(number, last) for number in before), last]
 
     def select(
@@ -156,7 +156,7 @@ class Quota:
         if self.scope == "global":
             for sparsity in dict.fromkeys(sparsities):
                 rivals = [one for one, own in zip(prunables, sparsities, strict=True) if own == sparsity]
-                free = [one.size - nearest(one.widths, 0, least=0) for one in rivals]
+                free = [one.size - nearest_width(one.widths, 0, least=0) for one in rivals]
                 check_floor([one.size for one in rivals], free, sparsity, self.floor)
 
     def _fitting(self, prunable: Prunable, scores: Tensor, pruned: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ class Quota:
             return pruned
         kept = prunable.size - int(pruned.count_nonzero())
         least = kept_at_least(prunable.size, self.floor)
-        return lowest([scores], prunable.size - nearest(prunable.widths, kept, least))[0]
+        return lowest([scores], prunable.size - nearest_width(prunable.widths, kept, least))[0]
 
     def _by_size(self, prunables: Sequence[Prunable]) -> list[float]:
         shapes = [one.shape for one in prunables if one.shape is not None and one.granularity.sparsity is None]

@@ -61,7 +61,7 @@ def k_means(values: Tensor, centroids: Tensor) -> Tensor:
     return centroids
 
 
-def nearest(values: Tensor, centroids: Tensor) -> Tensor:
+def nearest_centroid(values: Tensor, centroids: Tensor) -> Tensor:
     """Return the index of the centroid nearest to each value, the lower one of two.
 
     Args:
@@ -108,7 +108,7 @@ def cluster(weight: Tensor, bits: int, initialization: Initialization = "linear"
     centroids = _different(values)
     if len(centroids) > 2**bits - 1:
         centroids = k_means(values, initial_centroids(values, 2**bits - 1, initialization))
-    codes[weight != 0] = (nearest(kept.double(), centroids) + 1).to(torch.uint8)
+    codes[weight != 0] = (nearest_centroid(kept.double(), centroids) + 1).to(torch.uint8)
     return centroids, codes
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_prune.errors import InputError
-from lightning_prune.quantization.integer_layers import FrozenNorm, Integers, as_integers
+from lightning_prune.quantization.integer_layers import FrozenNorm, IntegerWeights, as_integers
 from lightning_prune.quantization.quantizers.affine import AffineActivation, AffineWeight
 from lightning_prune.quantization.quantizers.quantizer import Activation, Layer
 
@@ -58,7 +58,7 @@ def integers_of(
     axis: int,
     bias: Tensor | None,
     norm: NormTensors | None,
-) -> Integers:
+) -> IntegerWeights:
     """Return the weight and the bias with which a layer runs in integers, the batch norm behind it folded in.
 
     Args:

@@ -17,7 +17,7 @@ LARGEST_BIAS = 2**30
 
 
 @torch.library.custom_op("lightning_prune::dequantize", mutates_args=())
-def dequantize(codes: Tensor, scale: Tensor, axis: int) -> Tensor:
+def dequantize_codes(codes: Tensor, scale: Tensor, axis: int) -> Tensor:
     """Return `codes * scale` as float32, of the shape of `codes`.
 
     Args:
@@ -29,11 +29,11 @@ def dequantize(codes: Tensor, scale: Tensor, axis: int) -> Tensor:
 
 
 def scaled(codes: Tensor, scale: Tensor, axis: int) -> Tensor:
-    """Return what `dequantize` does, of the same shape as `codes`, in operators of torch alone."""
+    """Return what `dequantize_codes` does, of the same shape as `codes`, in operators of torch alone."""
     return codes.float() * scale.view(_along(codes, axis))
 
 
-@dequantize.register_fake
+@dequantize_codes.register_fake
 def _(codes: Tensor, scale: Tensor, axis: int) -> Tensor:
     return torch.empty_like(codes, dtype=torch.float32)
 
@@ -58,7 +58,7 @@ class FrozenNorm(NamedTuple):
         return cls(scale, shift if bias is None else shift + _precise(bias))
 
 
-class Integers(NamedTuple):
+class IntegerWeights(NamedTuple):
     """A layer's weight and bias as integers.
 
     Attributes:
@@ -77,8 +77,8 @@ class Integers(NamedTuple):
 
     def numbers(self) -> tuple[Tensor, Tensor | None]:
         """Return the weight and the bias that they stand for, of the same shapes as their codes."""
-        bias = None if self.bias_codes is None else dequantize(self.bias_codes, self.bias_scale, 0)
-        return dequantize(self.codes, self.scale, self.axis), bias
+        bias = None if self.bias_codes is None else dequantize_codes(self.bias_codes, self.bias_scale, 0)
+        return dequantize_codes(self.codes, self.scale, self.axis), bias
 
 
 class IntegerLayer(nn.Module):
@@ -99,7 +99,7 @@ class IntegerLayer(nn.Module):
     folds: ClassVar[bool] = False
     """No batch norm has to be folded into it any more."""
 
-    def __init__(self, integers: Integers, input: nn.Module | None = None) -> None:
+    def __init__(self, integers: IntegerWeights, input: nn.Module | None = None) -> None:
         super().__init__()
         if not all(bool(scale.isfinite().all()) for scale in (integers.scale, integers.bias_scale)):
             raise InputError(
@@ -127,7 +127,7 @@ class IntegerLayer(nn.Module):
 
         `scale`, `weight` and `bias` are what a `Layer` is called with in its place; they are not used.
         """
-        held = Integers(self.codes, self.scale, self.axis, self.bias_codes, self.bias_scale)
+        held = IntegerWeights(self.codes, self.scale, self.axis, self.bias_codes, self.bias_scale)
         return function(x if self.input is None else self.input(x), *held.numbers(), *args, **kwargs)
 
 
@@ -164,7 +164,7 @@ def as_integers(
     bias: Tensor | None = None,
     norm: FrozenNorm | None = None,
     folded: Tensor | None = None,
-) -> Integers:
+) -> IntegerWeights:
     """Return the integers with which a layer computes what its rounded weight and its batch norm compute in floats.
 
     What the batch norm multiplies by goes into the scales, its sign into the codes, so that the weights are those of
@@ -199,7 +199,7 @@ def as_integers(
     bias_scale = read.float() * held_scale  # as engines compute it, so that they see that it is the product
     biased = bias is not None or norm is not None
     bias_codes = (total / _precise(bias_scale)).round().to(torch.int32) if biased else None
-    return Integers(fitted, held_scale, axis, bias_codes, bias_scale)
+    return IntegerWeights(fitted, held_scale, axis, bias_codes, bias_scale)
 
 
 def _precise(numbers: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lightning_prune.errors import InputError
 from lightning_prune.graph import Function, Interceptor, interceptor_of
 from lightning_prune.quantization.integer_arithmetic import NormTensors, computes_in_integers, integers_of, norm_scale
-from lightning_prune.quantization.integer_layers import Integers
+from lightning_prune.quantization.integer_layers import IntegerWeights
 from lightning_prune.quantization.quantized_calls import LayerCall, QuantizerPlacement
 from lightning_prune.quantization.quantizers.quantizer import Activation
 from lightning_prune.quantization.rounding_modules import RoundingModules, module_key
@@ -102,7 +102,7 @@ class QuantizationInterceptor(Interceptor):
             return self.rounding.layer(call.name).input
         return self.rounding.tensor(call.reads) if call.reads in self.rounding.tensor_names else None
 
-    def integers(self, call: LayerCall) -> Integers:
+    def integers(self, call: LayerCall) -> IntegerWeights:
         """Return the weight and the bias with which a layer runs in integers; see `integers_of`.
 
         Raises:

@@ -17,16 +17,16 @@ from lightning_prune.data import InMemoryImages
 from lightning_prune.export import load_weights
 from lightning_prune.models import ImageClassifier
 from lightning_prune.runs.building import build, build_classifier, build_network, build_strategy, classifier_options
-from lightning_prune.runs.checks import check_options, check_stages, check_strategy
 from lightning_prune.runs.comparison import Comparison
 from lightning_prune.runs.configurations import folder_of
 from lightning_prune.runs.end_models import end_models
 from lightning_prune.runs.exporting import export_last_model
 from lightning_prune.runs.finetuning import affordable_epochs, save_momentum, start_finetuning
 from lightning_prune.runs.messages import first_line, one_line, say
+from lightning_prune.runs.run_checks import check_options, check_stages, check_strategy
 from lightning_prune.runs.stage_needs import needs_dense, needs_momentum, needs_teacher
 from lightning_prune.runs.stages import VERSION, finetuning_stage, set_epochs
-from lightning_prune.runs.teacher import load_teacher, teacher_weights
+from lightning_prune.runs.teacher_training import load_teacher, teacher_weights
 from lightning_prune.runs.training import trained
 from lightning_prune.slimming import save_slim
 
@@ -35,7 +35,7 @@ NAMES = {None: "fine-tuned", "epochs": "scratch-E", "compute": "scratch-B"}
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class RunParts:
     """What the stages of a run are made of, before anything is trained.
 
     Attributes:
@@ -63,7 +63,7 @@ class Parts:
 def run_stages(cfg: DictConfig) -> None:
     """Run each stage from its last checkpoint on, then compare the models that they end with."""
     with one_line():
-        parts = checked_parts(cfg)
+        parts = checked_run_parts(cfg)
     comparison = Comparison(parts.data, cfg.trainer.accelerator, cfg.trainer.precision)
     is_first = train_main_stage(cfg, parts, comparison)
     if parts.finetuning is not None:
@@ -74,7 +74,7 @@ def run_stages(cfg: DictConfig) -> None:
         export_and_report(cfg, parts, comparison)
 
 
-def checked_parts(cfg: DictConfig) -> Parts:
+def checked_run_parts(cfg: DictConfig) -> RunParts:
     """Build all parts of a run and refuse those that do not go together."""
     check_options(cfg)
     data: InMemoryImages = build(cfg, "data")
@@ -83,7 +83,7 @@ def checked_parts(cfg: DictConfig) -> Parts:
     callbacks = build_strategy(cfg, teacher)
     finetuning = finetuning_stage(cfg) if cfg.finetune else None
     last = build_strategy(finetuning, own_teacher) if finetuning is not None else {}
-    parts = Parts(data, teacher, callbacks, finetuning, own_teacher, last)
+    parts = RunParts(data, teacher, callbacks, finetuning, own_teacher, last)
     check_stages(cfg, parts.pruners, (callbacks if finetuning is None else last).values())
     check_strategy(cfg, data, callbacks.values())
     if finetuning is not None:
@@ -91,7 +91,7 @@ def checked_parts(cfg: DictConfig) -> Parts:
     return parts
 
 
-def train_main_stage(cfg: DictConfig, parts: Parts, comparison: Comparison) -> bool:
+def train_main_stage(cfg: DictConfig, parts: RunParts, comparison: Comparison) -> bool:
     """Train the main stage, and return whether this is the process that reports on it."""
     weights = teacher_weights(cfg, parts.data) if parts.teacher is not None else None
     with one_line():
@@ -111,7 +111,7 @@ def train_main_stage(cfg: DictConfig, parts: Parts, comparison: Comparison) -> b
     return trainer.is_global_zero
 
 
-def save_end_models(cfg: DictConfig, module: ImageClassifier, parts: Parts) -> dict[str, ImageClassifier]:
+def save_end_models(cfg: DictConfig, module: ImageClassifier, parts: RunParts) -> dict[str, ImageClassifier]:
     """Return the models that the main stage ends with, by name, and write what they are and what the next one needs."""
     folder, data = folder_of(cfg), parts.data
     ends = end_models(module, parts.pruners, data.example_input(2))
@@ -126,7 +126,7 @@ def save_end_models(cfg: DictConfig, module: ImageClassifier, parts: Parts) -> d
     return ends.models
 
 
-def finetune(cfg: DictConfig, own: DictConfig, parts: Parts, comparison: Comparison) -> None:
+def finetune(cfg: DictConfig, own: DictConfig, parts: RunParts, comparison: Comparison) -> None:
     """Train the slim model of a run on, or its control from random weights, by the configuration of its own stage."""
     folder, data, scratch = folder_of(cfg), parts.data, cfg.finetune.get("from_scratch")
     build_dense = partial(build_classifier, own, data)
@@ -143,7 +143,7 @@ def finetune(cfg: DictConfig, own: DictConfig, parts: Parts, comparison: Compari
             comparison.add({name: module}, trainer)
 
 
-def export_and_report(cfg: DictConfig, parts: Parts, comparison: Comparison) -> None:
+def export_and_report(cfg: DictConfig, parts: RunParts, comparison: Comparison) -> None:
     """Write the last model as a file for other programs, and report on all models."""
     folder, data, problem = folder_of(cfg), parts.data, None
     if cfg.export is not None:

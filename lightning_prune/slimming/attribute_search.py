@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_prune.slimming.channels.coupling import Coupling
 from lightning_prune.slimming.channels.removal import Removal
 from lightning_prune.slimming.proof import Failure
-from lightning_prune.slimming.size_attributes import Size, set_size_attributes
+from lightning_prune.slimming.size_attributes import SizeValue, set_size_attributes
 from lightning_prune.slimming.surgery import Model, copy_without
 
 MOST_TRIES = 10
@@ -131,7 +131,7 @@ class AttributeSearch:
         choices += _subsets(all_of_them, ambiguous=True) if all_of_them != plain else []
         return sorted(choices, key=lambda choice: len(choice.names) == 2 and choice != choices[0])
 
-    def _changes(self, name: str, removed: Tensor, ambiguous: bool) -> dict[str, Size]:
+    def _changes(self, name: str, removed: Tensor, ambiguous: bool) -> dict[str, SizeValue]:
         """Return the attributes of a module whose values are sizes that change, with their new values.
 
         Args:
@@ -144,7 +144,7 @@ class AttributeSearch:
             left = (~removed[self._coupling.channel[labels]]).sum(dim=-1)
             found[labels.shape[-1]].append(int(left.max()))
         sizes = {old: min(new) for old, new in found.items() if min(new) < old and (ambiguous or len(set(new)) == 1)}
-        changes: dict[str, Size] = {}
+        changes: dict[str, SizeValue] = {}
         for key, value in vars(self._modules[name]).items():
             if type(value) is int and value in sizes:
                 changes[key] = sizes[value]
@@ -163,7 +163,7 @@ class _Choice:
     ambiguous: bool
 
 
-def _subsets(changes: list[dict[str, Size]], ambiguous: bool) -> list[_Choice]:
+def _subsets(changes: list[dict[str, SizeValue]], ambiguous: bool) -> list[_Choice]:
     """Return choices among the attributes that change in any module: all, each of them, and each two."""
     names = sorted({key for each in changes for key in each})
     counts = [len(names), *(count for count in (1, 2) if count < len(names))] if names else []

@@ -7,13 +7,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-Size = int | list[int] | tuple[int, ...]
+SizeValue = int | list[int] | tuple[int, ...]
 
 _CHANGED = "_changed_size_attributes"
 """The attribute in which a module of a slim model keeps the names of those that its code reads and `slim` changed."""
 
 
-def set_size_attributes(module: nn.Module, sizes: Mapping[str, Size]) -> None:
+def set_size_attributes(module: nn.Module, sizes: Mapping[str, SizeValue]) -> None:
     """Change attributes from which the code of a module takes sizes, and note that they are changed.
 
     Args:

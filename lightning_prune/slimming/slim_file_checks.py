@@ -12,7 +12,7 @@ from lightning_prune.graph import stored_tensors
 from lightning_prune.slimming.zero_modules import ZeroOutput, ZeroPassThrough
 
 
-class Parts(NamedTuple):
+class SlimFileParts(NamedTuple):
     """What a file says, as far as that can be checked without a model."""
 
     state: dict[str, Any]
@@ -23,7 +23,7 @@ class Parts(NamedTuple):
     """Of which class it is, for messages."""
 
 
-def checked_parts(saved: Mapping[str, Any], source: str | os.PathLike[str]) -> Parts:
+def checked_file_parts(saved: Mapping[str, Any], source: str | os.PathLike[str]) -> SlimFileParts:
     """Return the parts of what `slim_state` has returned, perhaps in an earlier version.
 
     Raises:
@@ -38,7 +38,9 @@ def checked_parts(saved: Mapping[str, Any], source: str | os.PathLike[str]) -> P
         if not readable or any(tensor.layout != torch.strided for tensor in stored):
             raise ValueError
         of = saved.get("build", {}).get("_target_", "")
-        return Parts(state, buffers, widths, modules, f" of {of}" if type(of) is str and of.isprintable() else "")
+        return SlimFileParts(
+            state, buffers, widths, modules, f" of {of}" if type(of) is str and of.isprintable() else ""
+        )
     except Exception as error:
         raise unreadable(source) from error
 

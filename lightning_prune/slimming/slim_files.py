@@ -38,7 +38,7 @@ from lightning_prune.slimming.size_attributes import set_size_attributes, size_a
 from lightning_prune.slimming.slim_file_checks import (
     check_fit,
     check_widths,
-    checked_parts,
+    checked_file_parts,
     outside,
     replacements_for,
     tensors,
@@ -166,7 +166,7 @@ def load_slim_state(model: Model, saved: Mapping[str, Any], source: str | os.Pat
     Raises:
         InputError: If it is not the state of a slim model, or that of another architecture.
     """
-    state, buffers, widths, gone, of = checked_parts(saved, source)
+    state, buffers, widths, gone, of = checked_file_parts(saved, source)
     if "quantization" in saved:
         log.warning(
             "load_slim: %s is of a quantized network, of which this is the float one; "

@@ -24,7 +24,7 @@ from lightning_prune.pruning.value_sharing import (
     cluster_sums,
     initial_centroids,
     k_means,
-    nearest,
+    nearest_centroid,
 )
 
 WEIGHTS = torch.tensor([-1.2, -0.9, 0.05, 0.1, 0.4, 1, 1.1, 2], dtype=torch.float64)
@@ -39,7 +39,7 @@ def test_centroids_are_those_of_the_worked_example() -> None:
     assert begin.tolist() == pytest.approx([-1.2, -2 / 15, 14 / 15, 2])
     centroids = k_means(WEIGHTS, begin)
     assert centroids.tolist() == pytest.approx([-1.05, 0.55 / 3, 1.05, 2])
-    labels = nearest(WEIGHTS, centroids)
+    labels = nearest_centroid(WEIGHTS, centroids)
     assert labels.tolist() == [0, 0, 1, 1, 1, 2, 2, 3]
     assert (WEIGHTS - centroids[labels]).square().sum().item() == pytest.approx(0.121667, abs=1e-6)
     assert initial_centroids(WEIGHTS, 4, "density").tolist() == pytest.approx([-0.9375, 0.08125, 0.625, 1.2125])

@@ -3,7 +3,7 @@
 import torch
 
 from lightning_prune.distillation.foreseen_call import ForeseenCall
-from lightning_prune.distillation.step_recorder import Call
+from lightning_prune.distillation.step_recorder import RecordedCall
 
 IMAGES, SIZES, LABELS = torch.zeros(4, 3), torch.ones(4), torch.arange(4)
 
@@ -11,17 +11,21 @@ IMAGES, SIZES, LABELS = torch.zeros(4, 3), torch.ones(4), torch.arange(4)
 def test_what_the_last_step_took_is_foreseen() -> None:
     foreseen = ForeseenCall()
     assert foreseen.begin([IMAGES, SIZES, LABELS]) is None
-    assert not foreseen.compare(Call((IMAGES, SIZES), {}, None))
+    assert not foreseen.compare(RecordedCall((IMAGES, SIZES), {}, None))
     again = foreseen.begin([SIZES, IMAGES, LABELS])
     assert again is not None
     assert len(again.arguments) == 2
     assert again.arguments[0] is SIZES
     assert again.arguments[1] is IMAGES
-    assert foreseen.compare(Call((SIZES, IMAGES), {}, None))
+    assert foreseen.compare(RecordedCall((SIZES, IMAGES), {}, None))
 
 
 def test_equal_numbers_others_and_keywords_are_not_the_entries_themselves() -> None:
-    for call in (Call((IMAGES.clone(),), {}, None), Call((LABELS,), {}, None), Call((IMAGES,), {"mask": None}, None)):
+    for call in (
+        RecordedCall((IMAGES.clone(),), {}, None),
+        RecordedCall((LABELS,), {}, None),
+        RecordedCall((IMAGES,), {"mask": None}, None),
+    ):
         foreseen = ForeseenCall()
         foreseen.entries = 1
         assert foreseen.begin((IMAGES, LABELS)) is not None
@@ -32,7 +36,7 @@ def test_equal_numbers_others_and_keywords_are_not_the_entries_themselves() -> N
 def test_a_batch_may_be_a_single_tensor_too_short_or_none() -> None:
     foreseen = ForeseenCall()
     assert foreseen.begin(IMAGES) is None
-    assert not foreseen.compare(Call((IMAGES,), {}, None))
+    assert not foreseen.compare(RecordedCall((IMAGES,), {}, None))
     assert foreseen.begin(SIZES) is not None
     foreseen.entries = 2
     assert foreseen.begin(SIZES) is None
@@ -43,5 +47,5 @@ def test_an_ended_step_holds_no_batch() -> None:
     foreseen = ForeseenCall()
     foreseen.begin([IMAGES])
     foreseen.end()
-    foreseen.compare(Call((IMAGES,), {}, None))
+    foreseen.compare(RecordedCall((IMAGES,), {}, None))
     assert foreseen.entries == 0

@@ -34,7 +34,7 @@ def assert_survives(*tensors: Tensor) -> list[Sizes]:
     assert found.keys() == state.keys()
     for name, tensor in state.items():
         assert (found[name].dtype, found[name].shape, bits(found[name])) == (tensor.dtype, tensor.shape, bits(tensor))
-    return [tensor_codes.pack(tensor).sizes for tensor in tensors]
+    return [tensor_codes.pack_tensor(tensor).sizes for tensor in tensors]
 
 
 # Huffman codes --------------------------------------------------------------------------------------------------------

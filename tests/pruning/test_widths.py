@@ -17,7 +17,7 @@ from lightning_prune import ADMMPruning, GradualPruning, NetworkSlimming, SoftFi
 from lightning_prune.errors import InputError
 from lightning_prune.models.resnet import resnet20
 from lightning_prune.pruning.competition import Competition
-from lightning_prune.pruning.counts import nearest
+from lightning_prune.pruning.counts import nearest_width
 from lightning_prune.pruning.criteria.mix import Mix
 from lightning_prune.pruning.finding import channel_prunables
 from lightning_prune.pruning.granularities.channel import Channel
@@ -120,9 +120,9 @@ def test_which_widths_may_stay(options: dict[str, int], size: int, positions: in
 
 
 def test_the_nearest_width_is_taken_of_two_the_larger() -> None:
-    assert [nearest([8, 16, 20], n) for n in range(1, 21)] == [8] * 11 + [16] * 6 + [20] * 3
-    assert [nearest([8, 16, 20], n, least=10) for n in (1, 12, 17, 18)] == [16, 16, 16, 20]
-    assert [nearest(None, n, least=2) for n in (1, 2, 3)] == [2, 2, 3]
+    assert [nearest_width([8, 16, 20], n) for n in range(1, 21)] == [8] * 11 + [16] * 6 + [20] * 3
+    assert [nearest_width([8, 16, 20], n, least=10) for n in (1, 12, 17, 18)] == [16, 16, 16, 20]
+    assert [nearest_width(None, n, least=2) for n in (1, 2, 3)] == [2, 2, 3]
 
 
 @pytest.mark.parametrize(("sparsity", "expected"), [(0.1, 20), (0.15, 16), (0.4, 16), (0.45, 8), (0.9, 8)])

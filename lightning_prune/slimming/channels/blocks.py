@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from lightning_prune.graph import Kind, called, is_kind, module_path
+from lightning_prune.slimming.channels.channel_labels import Axis
 from lightning_prune.slimming.channels.channel_walk import ChannelWalk
 from lightning_prune.slimming.channels.facts import Role, Slot
 from lightning_prune.slimming.channels.gates import GateFinder
 from lightning_prune.slimming.channels.groups import Member, roles_of
-from lightning_prune.slimming.channels.labels import Axis
 from lightning_prune.slimming.channels.replacements import Replacement, ReplacementFinder
 
 BlockOrBranchKind = Literal["block", "branch"]

@@ -10,8 +10,8 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
 from lightning_prune.graph import Dataflow, stored_tensors, written_by
+from lightning_prune.slimming.channels.channel_labels import Axis
 from lightning_prune.slimming.channels.facts import Facts, SizedCall, Slot
-from lightning_prune.slimming.channels.labels import Axis
 
 
 class NotFollowed(Exception):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from lightning_prune.slimming.channels.labels import Axis, components
+from lightning_prune.slimming.channels.channel_labels import Axis, components
 
 KEPT = 0
 """The label of every channel that can never be removed."""

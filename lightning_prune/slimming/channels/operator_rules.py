@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_prune.graph import Arguments, Kind, arguments_of, called, is_kind, written_by
 from lightning_prune.slimming.channels import rules
+from lightning_prune.slimming.channels.channel_labels import Axis
 from lightning_prune.slimming.channels.channel_walk import ChannelWalk, NotFollowed
-from lightning_prune.slimming.channels.labels import Axis
 from lightning_prune.slimming.channels.rules.elementwise import pointwise
 
 Rule = Callable[[ChannelWalk, Node, Arguments], Any]

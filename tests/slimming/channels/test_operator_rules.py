@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_prune.graph.dataflow import written_by
 from lightning_prune.slimming.channels import operator_rules, rules
+from lightning_prune.slimming.channels.channel_labels import Axis
 from lightning_prune.slimming.channels.channel_walk import ChannelWalk, NotFollowed
-from lightning_prune.slimming.channels.labels import Axis
 from lightning_prune.slimming.channels.operator_rules import RULES, Rule, follow, gathered, rule_of
 from lightning_prune.slimming.traced_model import couple
 

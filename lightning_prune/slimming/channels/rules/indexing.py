@@ -4,9 +4,9 @@ import torch
 from torch.fx import Node
 
 from lightning_prune.graph import Arguments
+from lightning_prune.slimming.channels.channel_labels import Axis
 from lightning_prune.slimming.channels.channel_walk import ChannelWalk, NotFollowed
 from lightning_prune.slimming.channels.facts import KEPT
-from lightning_prune.slimming.channels.labels import Axis
 
 
 def gather(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:

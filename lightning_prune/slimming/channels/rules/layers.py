@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from lightning_prune.graph import Arguments, Kind, module_path, operators
+from lightning_prune.slimming.channels.channel_labels import Axis
 from lightning_prune.slimming.channels.channel_walk import ChannelWalk, NotFollowed
-from lightning_prune.slimming.channels.labels import Axis
 
 
 def convolution(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:

@@ -4,8 +4,8 @@ import torch
 from torch.fx import Node
 
 from lightning_prune.graph import Arguments
+from lightning_prune.slimming.channels.channel_labels import Axis
 from lightning_prune.slimming.channels.channel_walk import ChannelWalk, NotFollowed
-from lightning_prune.slimming.channels.labels import Axis
 from lightning_prune.slimming.channels.rules.layers import contract, shifted
 
 

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
 from lightning_prune.graph import Arguments, Kind, operators
+from lightning_prune.slimming.channels.channel_labels import Axis
 from lightning_prune.slimming.channels.channel_walk import ChannelWalk, NotFollowed
 from lightning_prune.slimming.channels.facts import KEPT
-from lightning_prune.slimming.channels.labels import Axis
 
 
 def move(walk: ChannelWalk, node: Node, source: Node, operator: Callable[[Tensor], Tensor]) -> list[Axis]:

@@ -6,8 +6,8 @@ import torch
 from torch.fx import Node
 
 from lightning_prune.graph import Arguments
+from lightning_prune.slimming.channels.channel_labels import Axis
 from lightning_prune.slimming.channels.channel_walk import ChannelWalk
-from lightning_prune.slimming.channels.labels import Axis
 from lightning_prune.slimming.channels.rules.layers import values_only
 from lightning_prune.slimming.channels.rules.rearranging import negative
 

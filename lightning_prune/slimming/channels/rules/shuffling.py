@@ -3,8 +3,8 @@
 from torch.fx import Node
 
 from lightning_prune.graph import Arguments
+from lightning_prune.slimming.channels.channel_labels import Axis
 from lightning_prune.slimming.channels.channel_walk import ChannelWalk, NotFollowed
-from lightning_prune.slimming.channels.labels import Axis
 
 
 def channel_shuffle(walk: ChannelWalk, node: Node, arguments: Arguments) -> list[Axis]:

@@ -5,7 +5,7 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from lightning_prune.slimming.channels.labels import components
+from lightning_prune.slimming.channels.channel_labels import components
 
 
 @pytest.mark.parametrize("seed", range(5))
