@@ -27,7 +27,7 @@ def declare_operators() -> torch.library.Library | None:
     return None
 
 
-OPERATORS = declare_operators()
+TORCHVISION_OPERATORS = declare_operators()
 """Alive as long as the operators shall be."""
 
 from benchmark_int8 import MODELS  # noqa: E402

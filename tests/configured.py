@@ -41,16 +41,10 @@ def built(group: str, name: str) -> Any:
 
 
 def looks_at_weights(name: str) -> bool:
-    criterion = instantiate(content("criterion", name))
-    return bool(criterion.needs == "weights")
+    return bool(built("criterion", name).needs == "weights")
 
 
-def removes_filters(name: str) -> bool:
-    granularity = content("granularity", name)
-    return str(granularity.get("_target_")).endswith(".Channel") and granularity.dim == 0
-
-
-(FILTERS,) = filter(removes_filters, options("granularity"))
+FILTERS = "output_channel"
 METHODS = (
     [f"strategy={name}" for name in options("strategy")]
     + [f"strategy=sfp criterion={name}" for name in filter(looks_at_weights, options("criterion"))]

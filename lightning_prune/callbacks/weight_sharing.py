@@ -49,7 +49,7 @@ class WeightSharing(Pruner):
             convolutions and 5 for all other layers.
         layers: Other bits by layer name pattern (`{"conv1": 6, "fc": None}`; the first that matches counts), None for a
             layer that is left as it is.
-        initialization: Where k-means begins; see `lightning_prune.pruning.value_sharing.Initialization`.
+        initialization: Where k-means begins; see `lightning_prune.pruning.shared_weights.Initialization`.
         begin: When weights are clustered: optimizer steps, or a fraction of the run if it is a float.
         rate: Learning rate of the values, as a factor of the weights'. The gradient of a value is the sum of those of
             all weights that share it, thousands perhaps, for which a rate that suits a weight is too high: the paper's

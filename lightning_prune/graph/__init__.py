@@ -13,7 +13,7 @@ from lightning_prune.graph.interception import Function, Interceptor, intercepto
 from lightning_prune.graph.operator_kinds import Kind, is_kind, keeps_zero, operators
 from lightning_prune.graph.run_modes import evaluating, one_thread
 from lightning_prune.graph.stored import holder, stored_tensors
-from lightning_prune.graph.tracing import ExampleInput, as_arguments, export
+from lightning_prune.graph.tracing import ExampleInput, as_arguments, trace
 
 __all__ = [
     "Arguments",
@@ -26,7 +26,6 @@ __all__ = [
     "as_arguments",
     "called",
     "evaluating",
-    "export",
     "holder",
     "interceptor_of",
     "is_kind",
@@ -37,5 +36,6 @@ __all__ = [
     "operators",
     "stored_tensors",
     "suspended",
+    "trace",
     "written_by",
 ]

@@ -52,7 +52,7 @@ def _only_tensors(model: nn.Module) -> Iterator[None]:
             vars(model)["forward"] = own
 
 
-def export(model: nn.Module, example_input: ExampleInput) -> ExportedProgram:
+def trace(model: nn.Module, example_input: ExampleInput) -> ExportedProgram:
     """Trace `model` in eval mode into a graph of ATen operators.
 
     Compiled submodules are traced as the eager code that they were made from.

@@ -18,7 +18,7 @@ from lightning_prune.pruning.layer_weights import layer_weights, trained_weights
 from lightning_prune.pruning.norm_limits import NormLimits
 from lightning_prune.pruning.prunable import Prunable
 from lightning_prune.pruning.quota import Quota, Scope, Sparsity
-from lightning_prune.pruning.value_sharing import Initialization, SharedWeights, cluster
+from lightning_prune.pruning.shared_weights import Initialization, SharedWeights, cluster
 
 __all__ = [
     "VARIANTS",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_prune.errors import InputError
 
-BLOCK = 2**22
+CACHE_BLOCK = 2**22
 """Scores read together: few enough for small intermediate results, enough that threads seldom wait for each other."""
 
 SHORT = 2**14
@@ -56,8 +56,8 @@ def lowest(scores: Sequence[Tensor], number: int) -> list[Tensor]:
 
 
 def cut(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return views of tensors of `(n_scores,)`, in order, none longer than `BLOCK` and none empty."""
-    return [block for tensor in tensors for block in torch.split(tensor, BLOCK) if len(block)]
+    """Return views of tensors of `(n_scores,)`, in order, none longer than `CACHE_BLOCK` and none empty."""
+    return [block for tensor in tensors for block in torch.split(tensor, CACHE_BLOCK) if len(block)]
 
 
 def kth_lowest(blocks: Sequence[Tensor], number: int) -> tuple[float, int]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_prune.pruning.counts import check_floor, count, kept_at_least
 from lightning_prune.pruning.lowest import lowest
 
-BLOCK = 2**18
+CACHE_BLOCK = 2**18
 """Scores changed together: few enough to stay in a processor's cache."""
 
 
@@ -22,7 +22,7 @@ def put_first(scores: Tensor, kept: Tensor) -> None:
     """
     # A sum takes half the time of `masked_fill_`, and blocks take no new memory. Twice the largest number is infinite.
     largest = torch.finfo(scores.dtype).max
-    for own, stays in zip(torch.split(scores, BLOCK), torch.split(kept, BLOCK), strict=True):
+    for own, stays in zip(torch.split(scores, CACHE_BLOCK), torch.split(kept, CACHE_BLOCK), strict=True):
         lack = stays.to(own.dtype) - 1
         own.add_(lack, alpha=largest).add_(lack, alpha=largest)
 

@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-from lightning_prune.graph import Dataflow, ExampleInput, Function, Interceptor, called, export
+from lightning_prune.graph import Dataflow, ExampleInput, Function, Interceptor, called, trace
 
 _MARK = "lightning_prune::call"
 
@@ -105,7 +105,7 @@ def named_graph(model: nn.Module, example_input: ExampleInput) -> NamedGraph:
     marking = _Marking()
     marking.attach(model)
     try:
-        program = export(model, example_input)
+        program = trace(model, example_input)
     finally:
         marking.detach()
     return NamedGraph(model, program, marking.runs, marking.counts)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_prune.errors import InputError
 from lightning_prune.reporting import RunFolder
-from lightning_prune.runs.overrides import refuse_unread
+from lightning_prune.runs.overrides import refuse_strays, refuse_unread
 from lightning_prune.runs.stage_needs import is_of_teacher
 
 LAYOUT = 1
@@ -54,6 +54,7 @@ def job_configuration(cfg: DictConfig) -> DictConfig:
         )
     else:
         cfg.overrides = list(hydra.overrides.task)
+        refuse_strays(cfg.strategy)
         refuse_unread(OmegaConf.to_container(cfg, resolve=False), cfg.overrides)  # type: ignore[arg-type]
         cfg.layout = LAYOUT
         cfg.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"

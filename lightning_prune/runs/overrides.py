@@ -1,7 +1,7 @@
 """What was typed at the command line against what is read of it, by the chosen strategies and at all."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lightning_prune.errors import InputError
 from lightning_prune.runs.stage_needs import Config, is_of_teacher, needs_teacher
@@ -72,6 +72,23 @@ def refuse_misplaced(overrides: Sequence[str]) -> None:
                 )
             if plain.startswith(f"{group}=[") and "," in plain:
                 raise InputError(f"expected one {group}, got {override}; choose one of them")
+
+
+def refuse_strays(strategy: Config) -> None:
+    """Refuse what stands among the strategies and is none.
+
+    Args:
+        strategy: The options of each, by name.
+
+    Raises:
+        InputError: If there is such.
+    """
+    for name, options in strategy.items():
+        if not isinstance(options, Mapping) or "_target_" not in options:
+            raise InputError(
+                f"expected strategies with a _target_ each, got strategy.{name}={options}; let conf/strategy/NAME.yaml "
+                "begin with the line `# @package strategy.NAME`"
+            )
 
 
 def refuse_unread(config: Config, overrides: Sequence[str]) -> None:

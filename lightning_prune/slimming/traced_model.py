@@ -7,7 +7,7 @@ from operator import is_
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from lightning_prune.graph import ExampleInput, as_arguments, export, suspended
+from lightning_prune.graph import ExampleInput, as_arguments, suspended, trace
 from lightning_prune.slimming.channels.coupling import Coupling, follow_channels
 
 
@@ -39,7 +39,7 @@ class TracedModel:
             InputError: If `forward` does not run on the arguments or cannot be traced.
         """
         with suspended():
-            return export(self.model, self.arguments)
+            return trace(self.model, self.arguments)
 
     @cached_property
     def coupling(self) -> Coupling:

@@ -18,7 +18,7 @@ from lightning_prune import GradualPruning, QuantizationAwareTraining
 from lightning_prune.callbacks.weight_sharing import WeightSharing
 from lightning_prune.errors import InputError
 from lightning_prune.export.packed import packed_sizes, read_packed, write_packed
-from lightning_prune.pruning.value_sharing import (
+from lightning_prune.pruning.shared_weights import (
     SharedWeights,
     cluster,
     cluster_sums,

@@ -18,7 +18,7 @@ FLOORS = (
     {"quantization", "training"},
     {"slimming"},
     {"pruning"},
-    {"search", "reporting"},
+    {"reporting"},
     {"export"},
     {"distillation"},
     {"callbacks"},
@@ -136,7 +136,7 @@ def test_imports_past_a_face_are_seen() -> None:
 def test_faces_name_what_is_used() -> None:
     outside = (ROOT / "README.md").read_text() + (PACKAGE / "__init__.py").read_text()
     used = {(module, name) for path in FILES for module, names in imports(path) for name in names}
-    for room in set().union(*FLOORS) - {"errors", "search"}:
+    for room in set().union(*FLOORS) - {"errors"}:
         inside = f"lightning_prune.{room}"
         unused = [name for name in face_of(room) if (inside, name) not in used and name not in outside]
         assert not unused, f"nothing outside of {room} uses {unused}"

@@ -40,9 +40,14 @@ def test_every_quantizer_is_chosen_by_name_and_set_where_it_is_read(stage: str, 
     chosen = f"quantizer@{stage}.quantizer={name}" if stage.startswith("finetune") else f"quantizer={name}"
     strategy = "strategy=sfp finetune=qat" if stage.startswith("finetune") else "strategy=[sfp,kd,qat]"
     plain = OmegaConf.load(CONF / "quantizer" / f"{name}.yaml")
-    key = next(key for key in plain if key != "_target_")
-    cfg = composed(f"{strategy} {chosen} {stage}.quantizer.{key}=7")
-    assert OmegaConf.select(cfg, f"{stage}.quantizer") == {**plain, key: 7}
+    changed = dict.fromkeys(list(plain)[1:2], 7)  # behind _target_, if there are options
+    cfg = composed(" ".join([strategy, chosen, *(f"{stage}.quantizer.{key}=7" for key in changed)]))
+    assert OmegaConf.select(cfg, f"{stage}.quantizer") == {**plain, **changed}
+
+
+@pytest.mark.parametrize("name", options("strategy"))
+def test_every_strategy_is_read_under_its_own_name(name: str) -> None:
+    assert list(composed(f"strategy={name}").strategy) == ([] if name == "none" else [name])
 
 
 @pytest.mark.parametrize("name", options("distillation"))

@@ -11,7 +11,7 @@ from lightning_prune.graph.interception import suspended
 PAIRS = [
     (one, other) for one in ("gmp", "sfp", "kd") for other in options("strategy") if other not in (one, "none", "gal")
 ]
-"""GAL refuses all others, by name; see tests/test_gal_pruning.py."""
+"""GAL refuses all others, by name; see tests/callbacks/test_gal_pruning.py."""
 
 
 @pytest.mark.filterwarnings("ignore:The last units go at learning rate")

@@ -20,7 +20,7 @@ from lightning_prune.export.packed import load_packed, pack, packed_sizes, read_
 from lightning_prune.export.packed_tensor import DTYPES, Sizes
 from lightning_prune.export.relative_index import to_gaps, to_positions, zeros_between
 from lightning_prune.models.lenet import lenet_300_100
-from lightning_prune.pruning.value_sharing import cluster
+from lightning_prune.pruning.shared_weights import cluster
 
 
 def bits(tensor: Tensor) -> bytes:

@@ -19,7 +19,7 @@ EMPTY_AND_SMALL = [0, 700, 1, 0, 0, 64, 65, 3, 4200, 0, 967]
 @pytest.fixture
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a few thousand scores as many as a hundred million are."""
-    monkeypatch.setattr(search, "BLOCK", 64)
+    monkeypatch.setattr(search, "CACHE_BLOCK", 64)
     monkeypatch.setattr(search, "FEW", 12**3)
     monkeypatch.setattr(search, "SHORT", 1)
 
@@ -216,7 +216,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("number", [1000, 50_000, 90_000])
 def test_no_scores_make_it_large_or_slow(monkeypatch: pytest.MonkeyPatch, case: str, number: int) -> None:
-    monkeypatch.setattr(search, "BLOCK", 2000)
+    monkeypatch.setattr(search, "CACHE_BLOCK", 2000)
     scores = CASES[case](100_000, torch.Generator().manual_seed(0))
     with Largest(scores) as seen:
         lowest([scores], number)

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from lightning_prune.errors import InputError
-from lightning_prune.runs.overrides import refuse_misplaced, refuse_renamed
+from lightning_prune.runs.overrides import refuse_misplaced, refuse_renamed, refuse_strays
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,9 @@ def test_one_option_of_a_group_is_chosen() -> None:
         refuse_misplaced(["strategy=qat", "quantizer=[lsq,pact]"])
     refuse_misplaced(["-m", "quantizer=lsq,pact", "distillation=[hint]", "strategy.kd.loss.temperature=2"])
     refuse_misplaced(["quantizer@finetune.strategy.qat.quantizer=lsq", "strategy.qat.quantizer.weight_bits=3"])
+
+
+def test_what_is_no_strategy_is_refused() -> None:
+    refuse_strays({"sfp": {"_target_": "lightning_prune.SoftFilterPruning"}})
+    with pytest.raises(InputError, match=re.escape("got strategy.sparsity=0.4; let conf/strategy/NAME.yaml begin")):
+        refuse_strays({"sparsity": 0.4, "_target_": "lightning_prune.SoftFilterPruning"})

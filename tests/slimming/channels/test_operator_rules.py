@@ -139,7 +139,8 @@ def rule_for(overload: OpOverload) -> Rule | None:
     return rule_of(graph.call_function(overload, (graph.placeholder("x"),)))
 
 
-def test_the_rule_of_a_call() -> None:
+def test_the_rule_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(RULES, "cumsum", raising=False)
     assert rule_for(ATEN.relu_.default) is rule_for(ATEN.relu.default) is rule_for(ATEN.sigmoid.default)
     assert rule_for(ATEN.max.other) is rule_for(ATEN.maximum.default)
     assert rule_for(ATEN.max.dim) is rule_for(ATEN.amax.default)
@@ -201,6 +202,7 @@ def test_what_a_rule_refuses_stays_for_its_reason(monkeypatch: pytest.MonkeyPatc
     def rule(walk: ChannelWalk, node: Any, arguments: Any) -> list[Axis]:
         raise NotFollowed("are added up one after the other")
 
+    monkeypatch.delitem(RULES, "cumsum", raising=False)
     plain = couple(Cumulative(), torch.zeros(1, 3, 4, 4)).fixed()
     assert plain["enter aten.cumsum.default"] == [("first", 8)]
     monkeypatch.setitem(RULES, "cumsum", rule)
