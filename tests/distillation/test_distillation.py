@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from configured import content, options
+from hydra.utils import instantiate
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,8 +24,10 @@ from lightning_prune.errors import InputError
 
 Array = npt.NDArray[np.float64]
 
-LOGIT_LOSSES: list[LogitLoss] = [Hinton(), Hinton(1.0), Decoupled(), Decoupled(0.5, 2.0, 2.0)]
-FEATURE_LOSSES: list[FeatureLoss] = [Hint(), Attention(), Similarity(), RelationalDistance(), RelationalAngle()]
+CONTENTS = [content("distillation", name) for name in options("distillation")]
+LOGIT_LOSSES: list[LogitLoss] = [instantiate(one.loss) for one in CONTENTS if "loss" in one]
+LOGIT_LOSSES += [Hinton(1.0), Decoupled(0.5, 2.0, 2.0)]
+FEATURE_LOSSES: list[FeatureLoss] = [instantiate(one.features.loss) for one in CONTENTS if "features" in one]
 OF_ANY_WIDTH: list[FeatureLoss] = [Similarity(), RelationalDistance(), RelationalAngle()]
 LABELS = torch.tensor([0, 3, 4, 1, 3, 2])
 
