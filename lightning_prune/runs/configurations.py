@@ -43,8 +43,11 @@ def job_configuration(cfg: DictConfig) -> DictConfig:
             raise InputError(
                 f"expected nothing beside resume={cfg.resume}, got {' '.join(others)}; a run is resumed as it was"
             )
-        resumed, cfg = cfg.resume, read_configuration(folder)
+        resumed, keys, cfg = cfg.resume, set(cfg), read_configuration(folder)
         refuse_other_layout(cfg, resumed)
+        if keys - set(cfg):
+            missing = ", ".join(sorted(map(str, keys - set(cfg))))
+            raise InputError(f"expected the configuration of a whole run, got {folder.config} without {missing}")
     elif os.environ.get("LOCAL_RANK", "0") != "0":
         return read_configuration(folder)  # another process of a run that the first has begun
     elif folder.config.exists():
@@ -110,7 +113,8 @@ def read_configuration(folder: RunFolder) -> DictConfig:
     if not folder.config.is_file():
         raise InputError(f"expected the folder of a run, with a config.yaml in it, got {folder.path}")
     cfg = OmegaConf.load(folder.config)
-    assert isinstance(cfg, DictConfig)
+    if not isinstance(cfg, DictConfig) or not cfg:
+        raise InputError(f"expected the configuration of a run, keys with values, got {folder.config}")
     return cfg
 
 
@@ -125,6 +129,8 @@ def refuse_other_layout(cfg: DictConfig, folder: str) -> None:
         InputError: If it has.
     """
     layout = cfg.get("layout") or 0
+    if not isinstance(layout, int):
+        raise InputError(f"expected layout in the configuration of {folder} to be a whole number, got {layout}")
     if layout != LAYOUT:
         other = "an older" if layout < LAYOUT else "a newer"
         raise InputError(

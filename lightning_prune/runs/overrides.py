@@ -20,6 +20,9 @@ RENAMED = {
 WITHIN = {"quantizer": "strategy.qat.quantizer", "distillation": "strategy.kd"}
 """Groups whose options go into a strategy, and where they are read."""
 
+WITHOUT = {"quantizer": "strategy.qat.quantizer=null", "distillation": "strategy.kd.loss=null"}
+"""How to choose none of such a group."""
+
 RENAMED_OPTIONS = {
     ("strategy", "slimming"): "network_slimming",
     ("granularity", "filter"): "output_channel",
@@ -40,7 +43,9 @@ def refuse_renamed(overrides: Sequence[str]) -> None:
     for override in overrides:
         key, equals, value = override.partition("=")
         new = "".join(map(_renamed, re.split(r"(^[+~]+|@)", key)))
-        options = [RENAMED_OPTIONS.get((key, word), word) for word in re.split(r"(\W)", value)]
+        if new in RENAMED.values() and "." in new and value.isidentifier():
+            new = f"lr_scheduler@{new}"  # a name, which chooses in a group
+        options = [RENAMED_OPTIONS.get((key.lstrip("+"), word), word) for word in re.split(r"(\W)", value)]
         if new != key or "".join(options) != value:
             raise InputError(f"expected {new}{equals}{''.join(options)}, as it is called now, got {override}")
 
@@ -66,10 +71,12 @@ def refuse_misplaced(overrides: Sequence[str]) -> None:
         for group, place in WITHIN.items():
             plain = override.lstrip("+~")
             if plain.startswith(f"{group}."):
-                instead = place + plain.removeprefix(group)
                 raise InputError(
-                    f"expected options of a {group} where a strategy reads them, {instead}, got {override}"
+                    f"expected options of a {group} below {place}, where strategy={place.split('.')[1]} has them, got "
+                    f"{override}; --cfg job --package {place} lists them"
                 )
+            if override in (f"~{group}", f"~{WITHOUT[group].partition('=')[0]}"):
+                raise InputError(f"expected {WITHOUT[group]} for no {group}, got {override}")
             if plain.startswith(f"{group}=[") and "," in plain:
                 raise InputError(f"expected one {group}, got {override}; choose one of them")
 

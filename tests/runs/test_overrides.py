@@ -15,6 +15,9 @@ from lightning_prune.runs.overrides import refuse_misplaced, refuse_renamed, ref
         ("scheduler@teacher.scheduler=step", "lr_scheduler@teacher.lr_scheduler=step"),
         ("+finetune.scheduler.gamma=0.5", "+finetune.lr_scheduler.gamma=0.5"),
         ("~scheduler", "~lr_scheduler"),
+        ("teacher.scheduler=cosine", "lr_scheduler@teacher.lr_scheduler=cosine"),
+        ("finetune.scheduler=step", "lr_scheduler@finetune.lr_scheduler=step"),
+        ("+granularity=filter", "+granularity=output_channel"),
         ("scheduler.gamma=0.1", "lr_scheduler.gamma=0.1"),
         ("strategy=[slimming,kd]", "strategy=[network_slimming,kd]"),
         ("strategy.slimming.prune_at=0.3", "strategy.network_slimming.prune_at=0.3"),
@@ -34,17 +37,23 @@ def test_new_names_and_values_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "instead"),
+    ("option", "place"),
     [
-        ("quantizer.weight_bits=3", "strategy.qat.quantizer.weight_bits=3"),
-        ("++quantizer.weight_bits=3", "strategy.qat.quantizer.weight_bits=3"),
-        ("+quantizer.new=3", "strategy.qat.quantizer.new=3"),
-        ("distillation.weight=0.5", "strategy.kd.weight=0.5"),
+        ("quantizer.weight_bits=3", "strategy.qat.quantizer, where strategy=qat has them"),
+        ("++quantizer.weight_bits=3", "strategy.qat.quantizer, where strategy=qat has them"),
+        ("+quantizer.new=3", "strategy.qat.quantizer, where strategy=qat has them"),
+        ("distillation.weight=0.5", "strategy.kd, where strategy=kd has them"),
     ],
 )
-def test_options_where_no_strategy_reads_them_are_refused(option: str, instead: str) -> None:
-    with pytest.raises(InputError, match=re.escape(f"where a strategy reads them, {instead}, got {option}")):
+def test_options_where_no_strategy_reads_them_are_refused(option: str, place: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"below {place}, got {option}; --cfg job --package strategy.")):
         refuse_misplaced(["strategy=[kd,qat]", option])
+
+
+@pytest.mark.parametrize("option", ["~quantizer", "~strategy.qat.quantizer"])
+def test_a_group_that_a_strategy_reads_is_not_deleted(option: str) -> None:
+    with pytest.raises(InputError, match=f"expected strategy.qat.quantizer=null for no quantizer, got {option}"):
+        refuse_misplaced(["strategy=qat", option])
 
 
 def test_one_option_of_a_group_is_chosen() -> None:
