@@ -3,16 +3,14 @@
 from lightning_prune.training.arguments import at_least_zero, instance, one_of, positive
 from lightning_prune.training.epoch_means import EpochMeans
 from lightning_prune.training.example_input import batch_input, given_input
-from lightning_prune.training.gradient_averaging import average_gradients
 from lightning_prune.training.loop_state import finish_batch, forget_loaders, internals, loop_state, moved, restore_loop
 from lightning_prune.training.loss_terms import LossTerm, Term, add_term
 from lightning_prune.training.order import CallbackOrder, OrderedCallback, check_together
-from lightning_prune.training.process_agreement import check_agreement
+from lightning_prune.training.process_agreement import average_gradients, check_agreement
 from lightning_prune.training.random_state import random_state, set_random_state
 from lightning_prune.training.rewinding import Rewind, rewind, snapshot
-from lightning_prune.training.run_length import total_epochs
 from lightning_prune.training.sharded_strategies import refuse_sharding
-from lightning_prune.training.timeline import Moment, Timeline, check_moment, in_steps
+from lightning_prune.training.timeline import Moment, Timeline, check_moment, in_steps, total_epochs
 from lightning_prune.training.undisturbed import undisturbed
 
 __all__ = [

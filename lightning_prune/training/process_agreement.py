@@ -1,11 +1,11 @@
-"""A check that all processes prune alike."""
+"""What keeps all processes alike: a check of their masks, and means of what a callback trains beside the module."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from lightning.pytorch import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def check_agreement(trainer: Trainer, masks: Mapping[str, Tensor]) -> None:
@@ -34,3 +34,10 @@ def check_agreement(trainer: Trainer, masks: Mapping[str, Tensor]) -> None:
 def _fingerprint(mask: Tensor) -> int:
     digest = hashlib.blake2b(mask.contiguous().cpu().numpy().tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
+
+
+def average_gradients(trainer: Trainer, parameters: Iterable[nn.Parameter]) -> None:
+    """Average the gradients of parameters that belong to no module of the trainer over all processes."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = trainer.strategy.reduce(parameter.grad, reduce_op="mean")
