@@ -84,6 +84,8 @@ def as_found() -> Iterator[None]:
         finally:
             os.chdir(folder)
             torch.set_num_threads(threads)
+            for handler in [own for own in root.handlers if own not in handlers]:
+                handler.close()  # Hydra's, whose file is open
             root.handlers[:] = handlers
             for logger, level in levels.items():
                 logger.setLevel(level)
