@@ -5,8 +5,6 @@ from lightning_prune.runs.configurations import read_configuration, refuse_gone
 from lightning_prune.runs.finished_run import FinishedRun, finished_run
 from lightning_prune.runs.job import run_job
 from lightning_prune.runs.messages import ending_in_one_line
-from lightning_prune.runs.overrides import refuse_misplaced, refuse_renamed
-from lightning_prune.runs.resolvers import register_resolvers
 
 __all__ = [
     "FinishedRun",
@@ -16,8 +14,5 @@ __all__ = [
     "finished_run",
     "read_configuration",
     "refuse_gone",
-    "refuse_misplaced",
-    "refuse_renamed",
-    "register_resolvers",
     "run_job",
 ]

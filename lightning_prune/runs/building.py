@@ -24,7 +24,8 @@ class BuildError(InputError):
 
     def __init__(self, key: str, cause: BaseException) -> None:
         self.key, self.cause = key, cause
-        super().__init__(f"expected {key} to name what can be built, got {type(cause).__name__}: {cause}")
+        kind = "" if isinstance(cause, InputError) else f"{type(cause).__name__}: "
+        super().__init__(f"{key}: {kind}{' '.join(str(cause).split())}")
 
 
 def build(cfg: DictConfig, key: str, given: Mapping[str, Any] | None = None) -> Any:

@@ -12,10 +12,10 @@ from lightning_prune.callbacks import QuantizationAwareTraining
 from lightning_prune.data import InMemoryImages
 from lightning_prune.export import load_weights
 from lightning_prune.models import ImageClassifier
+from lightning_prune.options import register_resolvers
 from lightning_prune.reporting import RunFolder
 from lightning_prune.runs.building import build, build_network
 from lightning_prune.runs.configurations import read_configuration, refuse_gone
-from lightning_prune.runs.resolvers import register_resolvers
 from lightning_prune.slimming import load_slim
 
 

@@ -16,6 +16,7 @@ from lightning_prune.callbacks import Pruner
 from lightning_prune.data import InMemoryImages
 from lightning_prune.export import load_weights
 from lightning_prune.models import ImageClassifier
+from lightning_prune.options import needs_dense, needs_momentum, needs_teacher
 from lightning_prune.runs.building import build, build_classifier, build_network, build_strategy, classifier_options
 from lightning_prune.runs.comparison import Comparison
 from lightning_prune.runs.configurations import folder_of
@@ -24,7 +25,6 @@ from lightning_prune.runs.exporting import export_last_model
 from lightning_prune.runs.finetuning import affordable_epochs, save_momentum, start_finetuning
 from lightning_prune.runs.messages import first_line, one_line, say
 from lightning_prune.runs.run_checks import check_options, check_stages, check_strategy
-from lightning_prune.runs.stage_needs import needs_dense, needs_momentum, needs_teacher
 from lightning_prune.runs.stages import VERSION, finetuning_stage, set_epochs
 from lightning_prune.runs.teacher_training import load_teacher, teacher_weights
 from lightning_prune.runs.training import trained

@@ -9,9 +9,9 @@ from omegaconf import DictConfig
 from lightning_prune.callbacks import KnowledgeDistillation, Pruner, QuantizationAwareTraining
 from lightning_prune.data import InMemoryImages
 from lightning_prune.errors import InputError
+from lightning_prune.options import Config, keeps_dense, needs_dense, needs_momentum, needs_teacher
 from lightning_prune.runs.building import build, build_classifier
 from lightning_prune.runs.exporting import check_export
-from lightning_prune.runs.stage_needs import Config, keeps_dense, needs_dense, needs_momentum, needs_teacher
 from lightning_prune.slimming import check_optimizer_state
 from lightning_prune.training import check_together
 

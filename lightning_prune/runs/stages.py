@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lightning_prune.options import WITHIN
 from lightning_prune.runs.configurations import folder_of
-from lightning_prune.runs.overrides import WITHIN
 from lightning_prune.runs.shared_folders import settings_key
 
 VERSION = version("lightning-prune")
