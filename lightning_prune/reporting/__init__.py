@@ -5,7 +5,7 @@ from lightning_prune.reporting.end_table import EndTable
 from lightning_prune.reporting.group_plot import draw_groups
 from lightning_prune.reporting.metrics import read_metrics
 from lightning_prune.reporting.profiling import latencies_ms, macs, profile, profile_all
-from lightning_prune.reporting.rows import EXPORTED, Row
+from lightning_prune.reporting.rows import EXPORTED, Metric, Row
 from lightning_prune.reporting.run_folder import RunFolder, SweepFolder
 from lightning_prune.reporting.summary import Json, in_words, read_summary, write_summary
 from lightning_prune.reporting.sweeps import sweep_report
@@ -14,6 +14,7 @@ __all__ = [
     "EXPORTED",
     "EndTable",
     "Json",
+    "Metric",
     "Row",
     "RunFolder",
     "SweepFolder",

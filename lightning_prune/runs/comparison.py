@@ -13,8 +13,20 @@ from torch import Tensor
 
 from lightning_prune.callbacks import Pruner
 from lightning_prune.graph import suspended
-from lightning_prune.reporting import EndTable, Json, Row, RunFolder, in_words, plot_curves, profile_all, write_summary
+from lightning_prune.reporting import (
+    EndTable,
+    Json,
+    Metric,
+    Row,
+    RunFolder,
+    in_words,
+    plot_curves,
+    profile_all,
+    write_summary,
+)
 from lightning_prune.training import OrderedCallback
+
+METRIC = Metric("accuracy", "max")
 
 
 class OpenedFile(LightningModule):
@@ -81,9 +93,17 @@ class Comparison:
             profiles = profile_all([model.cpu() for model in self.models.values()], example_input)
         for number, name in enumerate(self.models):
             if name in self._files:
-                own = profiles[number].latency_ms
-                profiles[number] = replace(profiles[number - 1], bytes=self._files[name], latency_ms=own)
-        return [Row(*entries) for entries in zip(self.models, self._accuracies.values(), profiles, strict=True)]
+                own = profiles[number]
+                profiles[number] = replace(
+                    profiles[number - 1],
+                    bytes=self._files[name],
+                    latency_ms=own.latency_ms,
+                    latency_low_ms=own.latency_low_ms,
+                    latency_high_ms=own.latency_high_ms,
+                )
+        examples = [len(classes) for classes in self.classes.values()]
+        entries = zip(self.models, self._accuracies.values(), profiles, examples, strict=True)
+        return [Row(*entry) for entry in entries]
 
     def report(
         self, folder: RunFolder, rows: Sequence[Row], strategy: Mapping[str, Callback], extra: Mapping[str, Json]
@@ -101,11 +121,13 @@ class Comparison:
         own = {name: callback for name, callback in strategy.items() if isinstance(callback, OrderedCallback)}
         reports = {name: text for name, callback in own.items() if (text := callback.report(trained))}
         results = {"predictions_equal": equal, "pruning": reports}
-        write_summary(folder.summary, rows, {**extra, **results})
+        write_summary(folder.summary, rows, METRIC, {**extra, **results})
         final_epochs = [pruner.final_epoch for pruner in strategy.values() if isinstance(pruner, Pruner)]
-        plot_curves(folder.path, rows, hard_from_epoch=max((e for e in final_epochs if e is not None), default=None))
+        plot_curves(
+            folder.path, rows, METRIC, hard_from_epoch=max((e for e in final_epochs if e is not None), default=None)
+        )
         console = Console()
-        console.print(EndTable(rows))
+        console.print(EndTable(rows, METRIC))
         files = sorted(path.name for path in folder.path.iterdir() if not path.name.startswith("."))
         lines = [f"{name}: {in_words(text)}" for name, text in reports.items()]
         for line in [*lines, f"In {os.path.relpath(folder.path)}: {', '.join(files)}"]:
