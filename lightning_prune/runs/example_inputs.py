@@ -64,8 +64,7 @@ def training_inputs(module: LightningModule, data: LightningDataModule) -> Itera
 
 def labelled_images(data: LightningDataModule) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batches of all test images, `(n, ...)`, and their classes, `(n,)`."""
-    for images, labels in _batches(data, "test"):
-        yield images, labels
+    yield from _batches(data, "test")
 
 
 def _first_batch(data: LightningDataModule) -> Any:

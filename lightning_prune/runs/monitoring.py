@@ -1,7 +1,6 @@
 """The metric of a run: what a module logs by which checkpoints are chosen and models compared."""
 
 import re
-from typing import Literal
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -35,7 +34,7 @@ def metric_of(monitor: str | None, mode: str | None, *, tested: bool) -> Metric:
     if mode not in (None, "max", "min"):
         raise InputError(f"expected mode to be max, min, or null for what the name of the metric tells, got {mode}")
     name = _SPLIT.sub("", monitor or "metric").strip("/_.-") or (monitor or "metric")
-    direction: Literal["max", "min"] = (
+    direction: Literal[max, min] = (
         "min" if (mode or ("min" if _LESS.search(name.lower()) else "max")) == "min" else "max"
     )
     return Metric(name, direction, "test" if tested else "val")

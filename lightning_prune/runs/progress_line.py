@@ -5,6 +5,8 @@ from lightning.pytorch.callbacks import RichProgressBar
 from rich import get_console
 from rich.progress import BarColumn, ProgressColumn, TextColumn
 
+Metrics = dict[str, int | str | float | dict[str, float]]
+
 _BAR = 10
 _BESIDE = len("Epoch 1000/1000  10000/10000 ") + _BAR
 """Columns that are taken before the first metric."""
@@ -15,14 +17,15 @@ class ProgressLine(RichProgressBar):
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         """Return what stands before the metrics."""
-        return [TextColumn("{task.description}"), BarColumn(_BAR), TextColumn("{task.completed:.0f}/{task.total:.0f}")]
+        count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
+        return [TextColumn("{task.description}"), BarColumn(_BAR), count]
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         """Return the first metrics that fit into the line."""
         free = get_console().width - _BESIDE
-        fitting: dict[str, int | str | float | dict[str, float]] = {}
+        fitting: Metrics = {}
         for name, value in super().get_metrics(trainer, pl_module).items():
             free -= len(f" {name}: {value:.3f}" if isinstance(value, float) else f" {name}: {value}")
             if name != "v_num" and free >= 0:
