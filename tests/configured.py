@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from quiet_trainer import quiet_trainer
 
 from lightning_prune.models.classifier import ImageClassifier
-from lightning_prune.runs.resolvers import register_resolvers
+from lightning_prune.options.resolvers import register_resolvers
 
 CONF = Path(__file__).parents[1] / "conf"
 register_resolvers()

@@ -22,7 +22,9 @@ FLOORS = (
     {"export"},
     {"distillation"},
     {"callbacks"},
+    {"options"},
     {"runs"},
+    {"commands"},
 )
 """The rooms, lowest first; those of one floor do not know each other."""
 
@@ -38,6 +40,8 @@ LIBRARIES = {
     "distillation": {"torch", "lightning"},
     "callbacks": {"torch", "lightning"},
     "runs": {"torch", "lightning", "rich", "filelock", "omegaconf", "hydra"},
+    "options": {"hydra", "omegaconf"},
+    "commands": {"torch", "rich", "hydra", "omegaconf"},
     "models": {"torch", "lightning", "torchmetrics"},
     "data": {"torch", "lightning", "PIL", "pyarrow", "sklearn", "huggingface_hub"},
 }
@@ -151,4 +155,4 @@ def test_entry_points_and_runs_alone_import_hydra_and_nobody_imports_wandb() -> 
     for path in FILES:
         tops = {module.partition(".")[0] for module, _ in imports(path)}
         assert "wandb" not in tops, path
-        assert not tops & {"hydra", "omegaconf"} or room_of(path) in ("entry", "runs"), path
+        assert not tops & {"hydra", "omegaconf"} or room_of(path) in ("entry", "options", "runs", "commands"), path
