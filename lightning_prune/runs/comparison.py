@@ -122,7 +122,7 @@ class Comparison:
         if folder.metrics:
             epochs = [pruner.final_epoch for pruner in strategy.values() if isinstance(pruner, Pruner)]
             final = max((epoch for epoch in epochs if epoch is not None), default=None)
-            plot_curves(folder.path, rows, hard_from_epoch=final)
+            plot_curves(folder.path, rows, self.metric, hard_from_epoch=final)
         print_report(folder, rows, self.metric, reports)
         self._say_unlogged()
 

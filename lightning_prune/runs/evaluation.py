@@ -1,5 +1,6 @@
 """How good a model is: its own test loop over the data, once."""
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,11 +9,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
 from lightning_prune.reporting import Metric
-from lightning_prune.runs.building import build
+from lightning_prune.runs.building import build_trainer
 from lightning_prune.runs.monitoring import logged_names
 
 
@@ -68,11 +69,12 @@ def evaluate(
 
 def _tester(cfg: DictConfig, accelerator: str | None) -> Trainer:
     """Return a Trainer for tests on one device, by the settings of a run."""
-    own: Any = OmegaConf.merge(cfg, {"trainer": {**_ALONE, **({"accelerator": accelerator} if accelerator else {})}})
-    if accelerator == "cpu":
-        own.trainer.precision = "32-true"
-    trainer: Trainer = build(own, "trainer", {"callbacks": [], "plugins": [], "logger": False})
-    return trainer
+    own = copy.deepcopy(cfg)
+    with open_dict(own):
+        own.trainer.update(_ALONE)
+        if accelerator is not None:
+            own.trainer.update({"accelerator": accelerator, "precision": "32-true"})
+    return build_trainer(own, [], [], False)
 
 
 _ALONE = {
@@ -83,6 +85,7 @@ _ALONE = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
     "profiler": None,
+    "callbacks": None,
     "overfit_batches": 0,
 }
 """Settings of a Trainer that tests."""
