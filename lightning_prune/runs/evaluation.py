@@ -2,12 +2,14 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torchmetrics
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from omegaconf import DictConfig, open_dict
 from torch import Tensor
@@ -58,7 +60,7 @@ def evaluate(
         accelerator: What it runs on; None for that of the configuration.
     """
     tester = _tester(cfg, accelerator)
-    with _watched(module) as outputs:
+    with _watched(module) as outputs, _alone(module):
         loop = tester.test if metric.split == "test" else tester.validate
         loop(module, datamodule=data, verbose=False)
     logged = {name: float(value) for name, value in tester.callback_metrics.items()}
@@ -98,6 +100,27 @@ def _score(logged: Mapping[str, float], monitor: str | None, metric: Metric) -> 
             if key == name or key.startswith(f"{name}/dataloader_idx_"):
                 return value
     return math.nan
+
+
+@contextmanager
+def _alone(module: LightningModule) -> Iterator[None]:
+    """Keep metrics from waiting for the other processes of a run, which do not test."""
+    metrics = [part for part in module.modules() if isinstance(part, torchmetrics.Metric)]
+    before = [metric.distributed_available_fn for metric in metrics]
+    for metric in metrics:
+        metric.distributed_available_fn = _never
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*sync_dist=True")
+            yield
+    finally:
+        for metric, known in zip(metrics, before, strict=True):
+            metric.distributed_available_fn = known
+
+
+def _never() -> bool:
+    """Return that there are no other processes."""
+    return False
 
 
 @contextmanager
