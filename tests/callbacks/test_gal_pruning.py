@@ -185,7 +185,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"structures": "block"}, "expected structures to be None or a list of at least one, got 'block'"),
     ({"structures": ["layer"]}, "expected structures to be one of block, branch, channel, got 'layer'"),
     ({"variant": "mine"}, "expected variant to be one of paper, official, got 'mine'"),
-    ({"l1": -1.0}, "expected l1 to be a number of at least 0, got -1.0"),
+    ({"l1": -1.0}, "expected l1 in [0, inf), got -1.0"),
     ({"every": 0}, "expected every to be at least one optimizer step"),
     ({"end": 0}, "expected end of the search after the beginning of the run, got 0"),
     ({"seed": "x"}, "expected seed to be a int, got 'x'"),

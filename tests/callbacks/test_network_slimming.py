@@ -353,8 +353,8 @@ def test_a_run_that_ends_before_says_so() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"strength": -1}, "expected strength to be a number of at least 0, got -1"),
-        ({"strength": float("nan")}, "expected strength to be a number of at least 0, got nan"),
+        ({"strength": -1}, "expected strength in [0, inf), got -1"),
+        ({"strength": float("nan")}, "expected strength in [0, inf), got nan"),
         ({"sparsity": 1.0}, r"expected sparsity in \[0, 1\), got 1.0"),
         ({"floor": 1.5}, r"expected floor in \[0, 1\), got 1.5"),
         ({"prune_at": 1.5}, "expected prune_at in optimizer steps"),
