@@ -290,7 +290,8 @@ def test_an_interrupted_fit_leaves_the_module_alone() -> None:
         ),
         (
             lambda: Regularization(1e-4, granularity="element"),  # type: ignore[arg-type]
-            "expected granularity to be a Granularity such as Channel(), got 'element'",
+            "expected granularity to be a Granularity such as Channel(), got 'element'; write: from "
+            "lightning_prune.pruning.granularities.element import Element, and pass Element()",
         ),
     ],
 )
