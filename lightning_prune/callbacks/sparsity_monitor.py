@@ -14,7 +14,7 @@ from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput, holder
 from lightning_prune.pruning import layer_weights
 from lightning_prune.slimming import Coupling, Group, model_size, removal_of_zero_filters
-from lightning_prune.training import CallbackOrder, OrderedCallback, batch_input, given_input
+from lightning_prune.training import CallbackOrder, OrderedCallback, batch_input, check_example, given_input
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +33,15 @@ class SparsityMonitor(OrderedCallback):
     Args:
         example_input: What `forward` takes, a tensor or a tuple; by default that of a pruner beside it, or else the
             module's `example_input_array`, or else the first training batch.
+
+    Raises:
+        InputError: If the example input is none; when training starts, also if the module cannot be traced.
     """
 
     order = CallbackOrder.MEASURING
 
     def __init__(self, example_input: ExampleInput | None = None) -> None:
-        self.example_input = example_input
+        self.example_input = check_example(example_input)
         self._coupling: Coupling | None = None
         self._groups: list[Group] = []
         self._looked = False

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "lightning_prune"
 
 FLOORS = (
     {"errors"},
+    {"arguments"},
     {"graph", "models", "data"},
     {"quantization", "training"},
     {"slimming"},
