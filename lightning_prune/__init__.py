@@ -2,6 +2,9 @@
 
 from importlib.metadata import version
 
+from lightning_prune import torchvision_operators  # noqa: F401  # before anything imports Lightning
+
+# isort: split
 from lightning_prune.callbacks import (
     ADMMPruning,
     BestPrunedCheckpoint,
