@@ -1,5 +1,6 @@
 """What a model computes: its traced graph, its calls, and what its operators do."""
 
+import lightning_prune.torchvision_operators  # noqa: F401  # before anything imports Lightning
 from lightning_prune.graph.dataflow import (
     Arguments,
     Dataflow,
