@@ -24,7 +24,8 @@ trainer = functools.partial(
 
 
 def options(group: str) -> list[str]:
-    found = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """Return what can be chosen in a group and is whole: `own` waits for a class."""
+    found = sorted(path.stem for path in (CONF / group).glob("*.yaml") if path.stem != "own")
     assert found, f"conf/{group} is empty"
     return found
 

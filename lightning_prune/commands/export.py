@@ -19,7 +19,6 @@ from lightning.pytorch import LightningModule
 from rich.console import Console
 from rich.table import Table
 
-from lightning_prune.data import ImageData
 from lightning_prune.errors import InputError
 from lightning_prune.export import (
     EXPORT_FORMATS,
@@ -33,7 +32,14 @@ from lightning_prune.export import (
 )
 from lightning_prune.models import ImageClassifier
 from lightning_prune.quantization import quantization_of
-from lightning_prune.runs import FinishedRun, ending_in_one_line, finished_run, labelled_images, training_inputs
+from lightning_prune.runs import (
+    FinishedRun,
+    ending_in_one_line,
+    finished_run,
+    labelled_images,
+    resized,
+    training_inputs,
+)
 
 
 class Options(NamedTuple):
@@ -119,8 +125,8 @@ def export(folder: Path, options: Options) -> None:
         raise InputError(f"expected a module whose forward takes tensors, got {type(run.module).__name__}")
     module = quantized_of(run, options.calibrate) if format.integer else run.module
     write_network(module, run.example, path, options.format)
-    if options.format == "onnx-int8" and isinstance(module, ImageClassifier) and isinstance(run.data, ImageData):
-        check_int8(module, run.data, path, options)
+    if options.format == "onnx-int8" and isinstance(module, ImageClassifier):
+        check_int8(module, run, path, options)
         return
     print(f"{run.file.name} as {os.path.relpath(path)}, {kib(path.stat().st_size)}, with the same outputs")
     if options.format == "lpz":
@@ -149,14 +155,15 @@ def quantized_of(run: FinishedRun, batches: int) -> LightningModule:
 # The file -------------------------------------------------------------------------------------------------------------
 
 
-def check_int8(quantized: ImageClassifier, data: ImageData, path: Path, options: Options) -> None:
+def check_int8(quantized: ImageClassifier, run: FinishedRun, path: Path, options: Options) -> None:
     """Compare an int8 file with the network that it is of, and with float ones; print a table.
 
     Raises:
         RuntimeError: If a layer runs in float, or predictions differ.
     """
-    images = data.example_input(options.batch_size)
-    found = measure_int8(quantized, path, data.example_input(2), images, labelled_images(data), options.threads)
+    assert run.example is not None
+    (images,) = resized(run.example, options.batch_size)
+    found = measure_int8(quantized, path, run.example, images, labelled_images(run.data), options.threads)
     faster = f"{found.float_ms / found.int8_ms:.2f} x as fast as float"
     print_table(
         ("torch, float", f"{found.float_accuracy:.2%}", "", f"{found.torch_ms:.2f} ms", ""),

@@ -35,41 +35,49 @@ def refuse_bad_choices(words: Sequence[str]) -> None:
     """
     sweep = any(word in ("-m", "--multirun") for word in words)
     typed = _typed(words)
-    twice = [key for key, count in Counter(one.input_line.partition("=")[0] for one in typed).items() if count > 1]
-    if twice:
-        same = " and ".join(one.input_line for one in typed if one.input_line.partition("=")[0] == twice[0])
-        raise InputError(f"expected {twice[0]} once, got {same}")
-    for one in typed:
+    keys = [word.partition("=")[0] for word in typed]
+    twice = next((key for key, count in Counter(keys).items() if count > 1), None)
+    if twice is not None:
+        same = " and ".join(word for key, word in zip(keys, typed, strict=True) if key == twice)
+        raise InputError(f"expected {twice} once, got {same}")
+    for word in typed:
+        one = _parsed(word)
         if one.is_sweep_override() and not sweep:
-            key, _, value = one.input_line.partition("=")
+            key, _, values = word.partition("=")
             raise InputError(
-                f"expected one value, got {one.input_line}; -m before it makes a run of each, {key}=[{value}] means "
-                "all at once"
+                f"expected one value, got {word}; -m before it makes a run of each, {key}=[{values}] means all at once"
             )
         if one.is_delete() or "." in one.key_or_group or not (CONF / one.key_or_group).is_dir():
             continue
         for value in one.sweep_iterator() if one.is_sweep_override() else [one.value()]:
-            _check_choice(one, value)
+            _check_choice(word, one.key_or_group, value)
 
 
-def _typed(words: Sequence[str]) -> list[Override]:
+def _parsed(word: str) -> Override:
+    """Return what an override says.
+
+    Raises:
+        InputError: If it says nothing.
+    """
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise InputError(
+            f"expected key=value, got {word}; a value with commas, brackets or blanks needs quotes, 'key=\"a value\"'"
+        ) from error
+
+
+def _typed(words: Sequence[str]) -> list[str]:
     """Return the overrides among what was typed."""
-    parser = OverridesParser.create()
     found = []
     behind_option = False
     for word in words:
         if word.startswith("-"):
-            behind_option = word.partition("=")[0] in _WITH_VALUE and "=" not in word
-            continue
-        if not behind_option:
-            try:
-                found.append(parser.parse_override(word))
-            except HydraException as error:
-                raise InputError(
-                    f"expected key=value, got {word}; a value with commas, brackets or blanks needs quotes, "
-                    "'key=\"a value\"'"
-                ) from error
-        behind_option = False
+            behind_option = word in _WITH_VALUE
+        elif behind_option:
+            behind_option = False
+        else:
+            found.append(word)
     return found
 
 
@@ -80,15 +88,15 @@ _WITH_VALUE = (
 """Hydra's options that a value follows."""
 
 
-def _check_choice(one: Override, value: Any) -> None:
+def _check_choice(word: str, group: str, value: Any) -> None:
     """Refuse a choice in a group that is neither a name nor several, or that needs another one."""
-    group, names = one.key_or_group, options_of(one.key_or_group)
+    names = options_of(group)
     chosen = value if isinstance(value, list) else [value]
     if isinstance(value, dict) or not all(isinstance(name, str) for name in chosen):
         if value is None and "none" not in names and group in ("granularity", "criterion", "schedule"):
             return
         hint = f"{group}=none" if value is None and "none" in names else f"one of {', '.join(names)}"
-        raise InputError(f"expected {hint}, got {one.input_line}")
+        raise InputError(f"expected {hint}, got {word}")
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -17,8 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput, as_arguments
 
-_NOISY = 1.5
-"""How often the upper quartile of a latency has the lower one before it is called noisy."""
+# Of two equal networks on two cores, with one thread: 1.02 to 1.2 when the machine had little else to do (1.3 for
+# passes of half a millisecond), and medians within 2 %; beside another busy process 1.1 to 3, and medians up to a fifth apart.
+# With as many threads as cores such a process made it 1.3 to 500.
+_NOISY = 1.25
+"""Upper over lower quartile of a latency beyond which its median says too little to be divided by another."""
+
+_ROUNDS = 9
+"""Forward passes of each model at least: of five, the quartiles are the second best and the second worst."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def profile(model: nn.Module, example_input: ExampleInput, *, latency_seconds: f
     Args:
         model: Any module; a LightningModule is measured by its `forward`.
         example_input: Arguments of `forward` on the model's device; the first axis of the first one is the batch.
-        latency_seconds: About how long to repeat the forward pass, in seconds; it runs at least five times.
+        latency_seconds: About how long to repeat the forward pass, in seconds; it runs at least nine times.
 
     Returns:
         The costs of the model as it is: weights that are zero count in everything but `nonzeros`.
@@ -229,7 +235,7 @@ def latencies_ms(models: Sequence[nn.Module], inputs: tuple[Tensor, ...], second
 
 
 def _times_ms(models: Sequence[nn.Module], inputs: tuple[Tensor, ...], seconds: float) -> list[list[float]]:
-    """Return the times of the forward passes of each model, in milliseconds; at least five, of all equally many."""
+    """Return the times of the forward passes of each model, in milliseconds; at least nine, of all equally many."""
 
     def timed(model: nn.Module) -> float:
         start = perf_counter()
@@ -248,7 +254,7 @@ def _times_ms(models: Sequence[nn.Module], inputs: tuple[Tensor, ...], seconds: 
         times: list[list[float]] = [[] for _ in models]
         # Its own, because the random state of whoever measures is not ours to move.
         generator, order = Random(0), list(range(len(models)))
-        while len(times[0]) < 5 or perf_counter() < end:
+        while len(times[0]) < _ROUNDS or perf_counter() < end:
             generator.shuffle(order)
             for number in order:
                 times[number].append(timed(models[number]))

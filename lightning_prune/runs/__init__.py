@@ -1,7 +1,7 @@
 """What `lightning-prune train` does, stage by stage, and what it leaves, read again."""
 
 from lightning_prune.runs.building import build_data
-from lightning_prune.runs.example_inputs import labelled_images, training_inputs
+from lightning_prune.runs.example_inputs import labelled_images, resized, training_inputs
 from lightning_prune.runs.finished_run import FinishedRun, dense_module, finished_configuration, finished_run
 from lightning_prune.runs.job import run_job
 from lightning_prune.runs.messages import ending_in_one_line
@@ -16,6 +16,7 @@ __all__ = [
     "finished_run",
     "labelled_images",
     "network_of",
+    "resized",
     "run_job",
     "training_inputs",
 ]

@@ -71,7 +71,7 @@ class Comparison:
         self._compared[name] = _Compared(model, Evaluation(math.nan, {}, None))
 
     def add_file(self, name: str, file: Path, compute: Callable[[Tensor], Tensor]) -> None:
-        """Test what was opened of the last model's file, in that model's place, on the CPU.
+        """Test what was opened of the last model's file, which takes tensors of any shape, in that model's place.
 
         Its score, latency and bytes are measured; parameters, non-zeros and MACs will be that model's. A module that
         does not call its `forward` when it is tested cannot tell how good a file is.
@@ -122,7 +122,7 @@ class Comparison:
         if folder.metrics:
             epochs = [pruner.final_epoch for pruner in strategy.values() if isinstance(pruner, Pruner)]
             final = max((epoch for epoch in epochs if epoch is not None), default=None)
-            plot_curves(folder.path, rows, hard_from_epoch=final)
+            plot_curves(folder.path, rows, self.metric, hard_from_epoch=final)
         print_report(folder, rows, self.metric, reports)
         self._say_unlogged()
 

@@ -1,18 +1,21 @@
 """How good a model is: its own test loop over the data, once."""
 
+import copy
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torchmetrics
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
 from lightning_prune.reporting import Metric
-from lightning_prune.runs.building import build
+from lightning_prune.runs.building import build_trainer
 from lightning_prune.runs.monitoring import logged_names
 
 
@@ -57,7 +60,7 @@ def evaluate(
         accelerator: What it runs on; None for that of the configuration.
     """
     tester = _tester(cfg, accelerator)
-    with _watched(module) as outputs:
+    with _watched(module) as outputs, _alone(module):
         loop = tester.test if metric.split == "test" else tester.validate
         loop(module, datamodule=data, verbose=False)
     logged = {name: float(value) for name, value in tester.callback_metrics.items()}
@@ -68,11 +71,12 @@ def evaluate(
 
 def _tester(cfg: DictConfig, accelerator: str | None) -> Trainer:
     """Return a Trainer for tests on one device, by the settings of a run."""
-    own: Any = OmegaConf.merge(cfg, {"trainer": {**_ALONE, **({"accelerator": accelerator} if accelerator else {})}})
-    if accelerator == "cpu":
-        own.trainer.precision = "32-true"
-    trainer: Trainer = build(own, "trainer", {"callbacks": [], "plugins": [], "logger": False})
-    return trainer
+    own = copy.deepcopy(cfg)
+    with open_dict(own):
+        own.trainer.update(_ALONE)
+        if accelerator is not None:
+            own.trainer.update({"accelerator": accelerator, "precision": "32-true"})
+    return build_trainer(own, [], [], False)
 
 
 _ALONE = {
@@ -83,6 +87,7 @@ _ALONE = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
     "profiler": None,
+    "callbacks": None,
     "overfit_batches": 0,
 }
 """Settings of a Trainer that tests."""
@@ -95,6 +100,27 @@ def _score(logged: Mapping[str, float], monitor: str | None, metric: Metric) -> 
             if key == name or key.startswith(f"{name}/dataloader_idx_"):
                 return value
     return math.nan
+
+
+@contextmanager
+def _alone(module: LightningModule) -> Iterator[None]:
+    """Keep metrics from waiting for the other processes of a run, which do not test."""
+    metrics = [part for part in module.modules() if isinstance(part, torchmetrics.Metric)]
+    before = [metric.distributed_available_fn for metric in metrics]
+    for metric in metrics:
+        metric.distributed_available_fn = _never
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*sync_dist=True")
+            yield
+    finally:
+        for metric, known in zip(metrics, before, strict=True):
+            metric.distributed_available_fn = known
+
+
+def _never() -> bool:
+    """Return that there are no other processes."""
+    return False
 
 
 @contextmanager

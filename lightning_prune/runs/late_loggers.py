@@ -29,4 +29,4 @@ class LateLoggers(Callback):
             return
         trainer.loggers = list(self.loggers)
         for logger in self.loggers:
-            logger.log_hyperparams(dict(self._settings))  # type: ignore[arg-type]
+            logger.log_hyperparams(dict(self._settings))

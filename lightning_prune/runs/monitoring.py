@@ -34,10 +34,8 @@ def metric_of(monitor: str | None, mode: str | None, *, tested: bool) -> Metric:
     if mode not in (None, "max", "min"):
         raise InputError(f"expected mode to be max, min, or null for what the name of the metric tells, got {mode}")
     name = _SPLIT.sub("", monitor or "metric").strip("/_.-") or (monitor or "metric")
-    direction: Literal[max, min] = (
-        "min" if (mode or ("min" if _LESS.search(name.lower()) else "max")) == "min" else "max"
-    )
-    return Metric(name, direction, "test" if tested else "val")
+    of_less = mode == "min" or (mode is None and _LESS.search(name.lower()) is not None)
+    return Metric(name, "min" if of_less else "max", "test" if tested else "val")
 
 
 def run_metric(cfg: DictConfig, module: LightningModule, data: LightningDataModule) -> Metric:

@@ -8,8 +8,6 @@ from rich.progress import BarColumn, ProgressColumn, TextColumn
 Metrics = dict[str, int | str | float | dict[str, float]]
 
 _BAR = 10
-_BESIDE = len("Epoch 1000/1000  10000/10000 ") + _BAR
-"""Columns that are taken before the first metric."""
 
 
 class ProgressLine(RichProgressBar):
@@ -24,7 +22,8 @@ class ProgressLine(RichProgressBar):
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         """Return the first metrics that fit into the line."""
-        free = get_console().width - _BESIDE
+        counts = f"Epoch {trainer.max_epochs}/{trainer.max_epochs}  {2 * f'{self.total_train_batches}/'}"
+        free = get_console().width - len(counts) - _BAR
         fitting: Metrics = {}
         for name, value in super().get_metrics(trainer, pl_module).items():
             free -= len(f" {name}: {value:.3f}" if isinstance(value, float) else f" {name}: {value}")

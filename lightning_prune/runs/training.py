@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_prune.callbacks import ExactResume, SparsityMonitor
 from lightning_prune.errors import InputError
 from lightning_prune.reporting import RunFolder
-from lightning_prune.runs.building import build, build_callbacks
+from lightning_prune.runs.building import build, build_callbacks, build_trainer
 from lightning_prune.runs.checkpoints import AtomicCheckpoints, check_checkpoint, checkpoint_callbacks
 from lightning_prune.runs.configurations import folder_of
 from lightning_prune.runs.late_loggers import LateLoggers
@@ -32,13 +32,7 @@ def trained(
         loggers: list[Logger] = [build(cfg, f"logger.{name}") for name in cfg.logger]
         late = LateLoggers(loggers, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
         callbacks = stage_callbacks(cfg, module, folder, [*strategy, *build_callbacks(cfg)])
-        settings = {
-            "callbacks": [*callbacks, late],
-            "logger": late.placeholders(),
-            "default_root_dir": folder.path,
-            "plugins": [AtomicCheckpoints()],
-        }
-        trainer: Trainer = build(cfg, "trainer", settings)
+        trainer = build_trainer(cfg, [*callbacks, late], [AtomicCheckpoints()], late.placeholders())
     try:
         fit_to_best(trainer, module, data, folder)
         yield trainer
