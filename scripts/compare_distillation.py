@@ -27,7 +27,7 @@ from torch import nn
 
 from lightning_prune.data import InMemoryImages
 from lightning_prune.models import ImageClassifier
-from lightning_prune.options import CONF, options_of, register_resolvers
+from lightning_prune.options import CONF, register_resolvers
 
 NO_TEACHER = "no teacher"
 
@@ -159,7 +159,12 @@ def main() -> None:
     """Train and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="of every run, such as data=cifar10 trainer.max_epochs=12")
-    parser.add_argument("--losses", nargs="*", default=options_of("distillation"), help="by default all there are")
+    parser.add_argument(
+        "--losses",
+        nargs="*",
+        default=sorted(path.stem for path in (CONF / "distillation").glob("*.yaml")),
+        help="by default all there are",
+    )
     parser.add_argument("--also", action="append", default=[], help="what to type for one more row, in one word")
     parser.add_argument("--beside", nargs="*", default=[], help="pruners, such as sfp")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])

@@ -23,7 +23,7 @@ def configured(name: str, overrides: str = "", **given: Any) -> KnowledgeDistill
 
 def trained(*callbacks: KnowledgeDistillation) -> tuple[nn.Module, float]:
     """Return a network after two epochs of the default recipe, and its accuracy on the test images."""
-    module, data, _ = pieces(composed(""))
+    module, data, _ = pieces(composed("trainer.max_epochs=2"))
     trainer = quiet_trainer(*callbacks, limit_val_batches=0)
     trainer.fit(module, datamodule=data)
     (figures,) = trainer.test(module, datamodule=data, verbose=False)
@@ -36,12 +36,12 @@ plain = functools.cache(trained)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_task_is_learned_beside_every_loss(name: str) -> None:
     teacher, accuracy = plain()
-    assert trained(configured(name, teacher=teacher))[1] > accuracy - 0.05
+    assert trained(configured(name, teacher=teacher))[1] > accuracy - 0.1
 
 
 def test_a_weight_that_drowns_the_task_is_seen() -> None:
     teacher, accuracy = plain()
-    of_the_paper = "strategy.kd.features.weight=1000 +strategy.kd.features.loss.relative=false"
+    of_the_paper = "strategy.kd.features.weight=1000 strategy.kd.features.loss.relative=false"
     assert trained(configured("attention", of_the_paper, teacher=teacher))[1] < accuracy - 0.2
 
 
