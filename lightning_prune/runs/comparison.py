@@ -60,11 +60,12 @@ class Comparison:
         """The model that came last, a file aside."""
         return [one.model for one in self._compared.values() if one.file_bytes is None][-1]
 
-    def add(self, models: Mapping[str, LightningModule], trainer: Trainer) -> None:
-        """Test models by name, and tell the loggers of a trainer."""
+    def add(self, models: Mapping[str, LightningModule], trainer: Trainer | None = None) -> None:
+        """Test models by name, and tell the loggers of a trainer, if there is one."""
         for name, model in models.items():
             self._compared[name] = _Compared(model, evaluate(model, self._data, self._cfg, self.metric))
-        self._log({name: self._compared[name].found for name in models}, trainer.loggers, trainer.global_step)
+        if trainer is not None:
+            self._log({name: self._compared[name].found for name in models}, trainer.loggers, trainer.global_step)
 
     def add_untested(self, name: str, model: LightningModule) -> None:
         """Take a model along of which nothing but its costs is told."""
