@@ -154,7 +154,7 @@ def contents(home: Path) -> dict[str, Any]:
     found = {
         **checkpoints,
         **{f"curves of {stage.path.relative_to(home)}": read_metrics(stage.path) for stage in stages(home)},
-        "accuracy": {row.name: row.accuracy for row in read_summary(RunFolder(home / "run").summary).rows},
+        "accuracy": {row.name: row.score for row in read_summary(RunFolder(home / "run").summary).rows},
     }
     return dict(leaves(found, str(home)))
 

@@ -22,7 +22,7 @@ from lightning_prune.reporting.plot_style import (
     style_panel,
     write_heading,
 )
-from lightning_prune.reporting.rows import EXPORTED, Row
+from lightning_prune.reporting.rows import EXPORTED, Metric, Row
 from lightning_prune.reporting.run_folder import RunFolder
 
 if TYPE_CHECKING:  # drawing alone needs it, and whoever imports this package may not draw
@@ -49,33 +49,35 @@ _PANELS = {
 }
 
 
-def plot_curves(run_folder: Path, rows: Sequence[Row] = (), *, hard_from_epoch: float | None = None) -> Path:
+def plot_curves(run_folder: Path, rows: Sequence[Row], metric: Metric, *, hard_from_epoch: float | None = None) -> Path:
     """Draw `curves.png` into a run folder: accuracy, sparsity and remaining MACs over the epochs.
 
     Args:
         run_folder: See `read_metrics`.
-        rows: Models whose test accuracy is stated.
+        rows: Models whose scores are stated.
+        metric: Of these.
         hard_from_epoch: Epochs, not always whole, after which the masks are final; the rest of the run is shaded.
 
     Raises:
         InputError: If the folder has no logged metrics, or none of those that are drawn.
     """
-    accuracies = {row.name: row.accuracy for row in rows if row.name != EXPORTED}  # which is the last one again
+    scores = {row.name: row.score for row in rows if row.name != EXPORTED}  # which is the last one again
     folder = RunFolder(run_folder)
-    figure = draw_curves(read_metrics(run_folder), folder.title, accuracies=accuracies, hard_from_epoch=hard_from_epoch)
+    figure = draw_curves(read_metrics(run_folder), folder.title, metric, scores=scores, hard_from_epoch=hard_from_epoch)
     figure.savefig(folder.curves)
     return folder.curves
 
 
 def draw_curves(
-    curves: Curves, title: str, *, accuracies: Mapping[str, float], hard_from_epoch: float | None = None
+    curves: Curves, title: str, metric: Metric, *, scores: Mapping[str, float], hard_from_epoch: float | None = None
 ) -> Figure:
     """Draw accuracy, and below it what pruning leaves, over the epochs.
 
     Args:
         curves: Fractions in [0, 1]; what was not logged is left out, and so is a panel without any line.
         title: Heading, usually the run.
-        accuracies: Test accuracy by model, stated beside the heading.
+        metric: What the scores are of.
+        scores: By model, stated beside the heading.
         hard_from_epoch: Epochs, not always whole, after which the masks are final; the rest of the run is shaded.
 
     Raises:
@@ -105,8 +107,8 @@ def draw_curves(
     _set_epochs(grid, [epoch for lines in panels.values() for line in lines for epoch in known[line.metric]])
     if hard_from_epoch is not None:
         _shade(grid, hard_from_epoch)
-    stated = "     ".join(f"{name} {percent(value, 2)}" for name, value in accuracies.items())
-    write_heading(figure, title, f"test accuracy     {stated}" if stated else "")
+    stated = "     ".join(f"{name} {percent(value, 2)}" for name, value in scores.items())
+    write_heading(figure, title, f"{metric.heading.lower()}     {stated}" if stated else "")
     return figure
 
 

@@ -8,12 +8,29 @@ def percent(fraction: float, digits: int) -> str:
     return f"{100 * fraction:.{digits}f} %" if math.isfinite(fraction) else "-"
 
 
+def four_digits(number: float) -> str:
+    """Write a number with four significant digits; `-` stands for NaN."""
+    return f"{number:#.4g}".rstrip(".") if math.isfinite(number) else "-"
+
+
+def change(number: float, base: float) -> str:
+    """Write by how much a number differs from another, to the decimal place to which that is written.
+
+    >>> change(12.5, 12.0), change(0.1, 0.25), change(math.nan, 1.0)
+    ('+0.50', '-0.1500', '-')
+    """
+    if not math.isfinite(number - base):
+        return "-"
+    places = 3 - math.floor(math.log10(abs(base))) if base else 3
+    return f"{number - base:+.{min(max(places, 0), 9)}f}"
+
+
 def short_count(number: float) -> str:
-    """Return a count in billions, millions or thousands."""
+    """Return a count in billions, millions or thousands; `-` stands for NaN."""
     for size, unit, start in ((1e9, "G", 1e9), (1e6, "M", 1e5), (1e3, "K", 1e3)):
         if number >= start:
             return f"{number / size:.2f} {unit}"
-    return f"{number:.0f}"
+    return f"{number:.0f}" if math.isfinite(number) else "-"
 
 
 def short_bytes(number: float) -> str:
@@ -27,3 +44,9 @@ def short_bytes(number: float) -> str:
 def milliseconds(number: float) -> str:
     """Return a time in milliseconds, or a dash where there is none."""
     return f"{number:.2f} ms" if math.isfinite(number) else "-"
+
+
+def time_range(low: float, high: float) -> str:
+    """Return two times in milliseconds without their unit, in three digits or so; "" if they are not known."""
+    places = 2 if high < 10 else 1 if high < 100 else 0
+    return f"{low:.{places}f}-{high:.{places}f}" if math.isfinite(low + high) else ""

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from statistics import median
+from math import nan
+from random import Random
+from statistics import median, quantiles
 from time import perf_counter
 from typing import Any
 
@@ -15,6 +17,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput, as_arguments
 
+# Of two equal networks on two cores, with one thread: 1.02 to 1.2 when the machine had little else to do (1.3 for
+# passes of half a millisecond), and medians within 2 %; beside another busy process 1.1 to 3, and medians up to a fifth
+# apart. With as many threads as cores such a process made it 1.3 to 500.
+_NOISY = 1.25
+"""Upper over lower quartile of a latency beyond which its median says too little to be divided by another."""
+
+_ROUNDS = 9
+"""Forward passes of each model at least: of five, the quartiles are the second best and the second worst."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -23,20 +34,29 @@ class Profile:
     Attributes:
         parameters: Elements of all parameters, trainable or not, shared ones once.
         nonzeros: Those of them that are not zero.
-        macs: Multiply-accumulates of convolutions and linear layers for one sample.
+        macs: Multiply-accumulates of convolutions and linear layers for one sample; NaN without an example batch.
         bytes: Size of parameters and buffers in memory.
-        latency_ms: Median time of a forward pass over the example batch, in milliseconds.
+        latency_ms: Median time of a forward pass over the example batch, in milliseconds; NaN without one.
+        latency_low_ms: Lower quartile of that time: a quarter of the passes took no longer.
+        latency_high_ms: Upper quartile: a quarter of the passes took longer.
         threads: CPU threads that torch may use.
-        batch_size: Samples in the example batch.
+        batch_size: Samples in the example batch; 0 without one.
     """
 
     parameters: int
     nonzeros: int
-    macs: int
+    macs: float
     bytes: int
     latency_ms: float
+    latency_low_ms: float
+    latency_high_ms: float
     threads: int
     batch_size: int
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the quartiles of the latency lie so far apart that its median says little."""
+        return self.latency_high_ms > _NOISY * self.latency_low_ms
 
 
 def profile(model: nn.Module, example_input: ExampleInput, *, latency_seconds: float = 0.5) -> Profile:
@@ -45,7 +65,7 @@ def profile(model: nn.Module, example_input: ExampleInput, *, latency_seconds: f
     Args:
         model: Any module; a LightningModule is measured by its `forward`.
         example_input: Arguments of `forward` on the model's device; the first axis of the first one is the batch.
-        latency_seconds: About how long to repeat the forward pass, in seconds; it runs at least five times.
+        latency_seconds: About how long to repeat the forward pass, in seconds; it runs at least nine times.
 
     Returns:
         The costs of the model as it is: weights that are zero count in everything but `nonzeros`.
@@ -57,15 +77,17 @@ def profile(model: nn.Module, example_input: ExampleInput, *, latency_seconds: f
 
 
 def profile_all(
-    models: Sequence[nn.Module], example_input: ExampleInput, *, latency_seconds: float = 0.5
+    models: Sequence[nn.Module], example_input: ExampleInput | None, *, latency_seconds: float = 0.5
 ) -> list[Profile]:
     """Measure several models on one input; their forward passes take turns, so that their latencies compare.
 
-    On a machine whose speed drifts, passes of one model after those of another would measure the drift.
+    On a machine whose speed drifts, passes of one model after those of another would measure the drift. The order
+    within a round is drawn anew each time, so that none profits from what the one before it left in the caches.
 
     Args:
         models: Modules as `profile` takes them.
-        example_input: See `profile`.
+        example_input: See `profile`; None of models whose `forward` takes something other than tensors, of which MACs
+            and latencies stay unknown.
         latency_seconds: See `profile`, for each model.
 
     Returns:
@@ -74,22 +96,35 @@ def profile_all(
     Raises:
         InputError: If `example_input` is no batch of tensors.
     """
+    if example_input is None:
+        return [_profile(model, nan, (nan, nan, nan), 0) for model in models]
     inputs = _checked(example_input)
-    latencies = latencies_ms(models, inputs, latency_seconds)
-    return [_profile(model, inputs, latency) for model, latency in zip(models, latencies, strict=True)]
+    times = _times_ms(models, inputs, latency_seconds)
+    return [
+        _profile(model, macs(model, inputs), _quartiles(each), len(inputs[0]))
+        for model, each in zip(models, times, strict=True)
+    ]
 
 
-def _profile(model: nn.Module, inputs: tuple[Tensor, ...], latency_ms: float) -> Profile:
+def _profile(model: nn.Module, macs: float, quartiles_ms: tuple[float, float, float], batch_size: int) -> Profile:
     parameters = list(model.parameters())
+    low, middle, high = quartiles_ms
     return Profile(
         parameters=sum(p.numel() for p in parameters),
         nonzeros=sum(int(p.count_nonzero()) for p in parameters),
-        macs=macs(model, inputs),
+        macs=macs,
         bytes=sum(t.numel() * t.element_size() for t in (*parameters, *model.buffers())),
-        latency_ms=latency_ms,
+        latency_ms=middle,
+        latency_low_ms=low,
+        latency_high_ms=high,
         threads=torch.get_num_threads(),
-        batch_size=len(inputs[0]),
+        batch_size=batch_size,
     )
+
+
+def _quartiles(times: Sequence[float]) -> tuple[float, float, float]:
+    low, middle, high = quantiles(times, n=4, method="inclusive")
+    return low, middle, high
 
 
 def macs(model: nn.Module, example_input: ExampleInput) -> int:
@@ -196,13 +231,18 @@ def latencies_ms(models: Sequence[nn.Module], inputs: tuple[Tensor, ...], second
         inputs: What their `forward` takes, of any shape.
         seconds: About how long to measure each, in seconds.
     """
+    return [median(times) for times in _times_ms(models, inputs, seconds)]
+
+
+def _times_ms(models: Sequence[nn.Module], inputs: tuple[Tensor, ...], seconds: float) -> list[list[float]]:
+    """Return the times of the forward passes of each model, in milliseconds; at least nine, of all equally many."""
 
     def timed(model: nn.Module) -> float:
         start = perf_counter()
         model(*inputs)
         if inputs[0].device.type != "cpu":
             torch.accelerator.synchronize(inputs[0].device)
-        return perf_counter() - start
+        return 1e3 * (perf_counter() - start)
 
     with ExitStack() as stack:
         for model in models:
@@ -211,10 +251,14 @@ def latencies_ms(models: Sequence[nn.Module], inputs: tuple[Tensor, ...], second
         for model in models:
             timed(model)
         end = perf_counter() + seconds * len(models)
-        rounds: list[list[float]] = []
-        while len(rounds) < 5 or perf_counter() < end:
-            rounds.append([timed(model) for model in models])
-    return [1e3 * median(times) for times in zip(*rounds, strict=True)]
+        times: list[list[float]] = [[] for _ in models]
+        # Its own, because the random state of whoever measures is not ours to move.
+        generator, order = Random(0), list(range(len(models)))
+        while len(times[0]) < _ROUNDS or perf_counter() < end:
+            generator.shuffle(order)
+            for number in order:
+                times[number].append(timed(models[number]))
+    return times
 
 
 def _checked(example_input: ExampleInput) -> tuple[Tensor, ...]:

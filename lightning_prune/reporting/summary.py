@@ -3,46 +3,60 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from lightning_prune.errors import InputError
 from lightning_prune.reporting.profiling import Profile
-from lightning_prune.reporting.rows import Row
+from lightning_prune.reporting.rows import Metric, Row
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Hold what `summary.json` says: the models, and whatever else was written with them."""
+    """Hold what `summary.json` says: the models, what they are judged by, and whatever else was written with them."""
 
     rows: tuple[Row, ...]
+    metric: Metric
     extra: dict[str, Any]
 
 
-def write_summary(path: Path, rows: Sequence[Row], extra: Mapping[str, Json]) -> None:
+_ENTRIES = {"interval", "examples", *(field.name for field in fields(Profile))}
+"""What is written of a model besides its score, which stands under the name of the metric."""
+
+
+def write_summary(path: Path, rows: Sequence[Row], metric: Metric, extra: Mapping[str, Json]) -> None:
     """Write a summary as JSON, so that a reader finds all of it or none; NaN and infinities become null.
 
     Args:
         path: Usually `summary.json` in the run folder.
         rows: Models of different names; written under the key `rows`, by name.
-        extra: Written beside `rows`. A sweep report reads `overrides`, a list such as `["seed=2"]`, and `strategy`, a
-            name or a list of them.
+        metric: Of their scores, each written under its name; written under the key `metric`.
+        extra: Written beside these two. A sweep report reads `overrides`, a list such as `["seed=2"]`, and `strategy`,
+            a name or a list of them.
 
     Raises:
-        InputError: If two models have one name, or an extra entry is called `rows`.
+        InputError: If two models have one name, an extra entry is called `rows` or `metric`, or the metric is called
+            as one of the costs.
     """
-    models = {row.name: {"accuracy": row.accuracy, **asdict(row.profile)} for row in rows}
+    models = {row.name: _entries(row, metric) for row in rows}
     if len(models) < len(rows):
         raise InputError(f"expected rows of different names, got {', '.join(row.name for row in rows)}")
-    if "rows" in extra:
-        raise InputError("expected extra entries of any name but rows, which holds the models; rename it")
-    text = json.dumps(_without_nan({"rows": models, **extra}), indent=2, allow_nan=False)
+    if taken := {"rows", "metric"} & extra.keys():
+        raise InputError(f"expected extra entries of any name but rows and metric, got {', '.join(taken)}; rename it")
+    if metric.name in _ENTRIES:
+        raise InputError(f"expected a metric of any name but {', '.join(sorted(_ENTRIES))}, got {metric.name}")
+    summary = {"metric": asdict(metric), "rows": models, **extra}
+    text = json.dumps(_without_nan(summary), indent=2, allow_nan=False)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text + "\n")
     temporary.replace(path)
+
+
+def _entries(row: Row, metric: Metric) -> dict[str, Json]:
+    return {metric.name: row.score, "interval": row.interval, "examples": row.examples, **asdict(row.profile)}
 
 
 def in_words(report: Mapping[str, Json]) -> str:
@@ -78,12 +92,18 @@ def read_summary(path: Path) -> Summary:
     """
     try:
         extra = json.loads(path.read_text())
-        rows = tuple(_row(name, entries) for name, entries in extra.pop("rows").items())
+        # Before there was a choice it was the accuracy.
+        metric = Metric(**extra.pop("metric", {"name": "accuracy", "mode": "max"}))
+        rows = tuple(_row(name, metric, entries) for name, entries in extra.pop("rows").items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"expected a summary of a finished run in {path}, got {error!r}") from error
-    return Summary(rows, extra)
+    return Summary(rows, metric, extra)
 
 
-def _row(name: str, entries: dict[str, Any]) -> Row:
+def _row(name: str, metric: Metric, entries: dict[str, Any]) -> Row:
+    examples = entries.pop("examples", None)
+    entries.pop("interval", None)  # it follows from the score and the number of examples
     known: dict[str, Any] = {key: math.nan if value is None else value for key, value in entries.items()}
-    return Row(name, known.pop("accuracy"), Profile(**known))
+    score = known.pop(metric.name)
+    # Before quartiles were measured they were not written.
+    return Row(name, score, Profile(**{"latency_low_ms": math.nan, "latency_high_ms": math.nan, **known}), examples)

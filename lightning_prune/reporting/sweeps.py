@@ -13,7 +13,7 @@ from rich.text import Text
 
 from lightning_prune.errors import InputError
 from lightning_prune.reporting.number_formats import milliseconds, percent, short_count
-from lightning_prune.reporting.rows import EXPORTED, reference
+from lightning_prune.reporting.rows import BASELINE, EXPORTED, reference
 from lightning_prune.reporting.run_folder import RunFolder, SweepFolder
 from lightning_prune.reporting.summary import read_summary
 from lightning_prune.reporting.sweep_plot import Point, draw_sweep
@@ -69,8 +69,8 @@ def _read_job(folder: RunFolder) -> Job:
     last = [row for row in summary.rows if row.name != EXPORTED][-1]
     whole, slim = reference(summary.rows).profile, last.profile
     numbers = {
-        "accuracy_dense": next((row.accuracy for row in summary.rows if row.name == "dense"), math.nan),
-        "accuracy_slim": last.accuracy,
+        "accuracy_dense": next((row.score for row in summary.rows if row.name == BASELINE), math.nan),
+        "accuracy_slim": last.score,
         "macs": slim.macs,
         "macs_ratio": slim.macs / max(1, whole.macs),
         "parameters": slim.parameters,

@@ -1,6 +1,9 @@
+import math
+import random
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +14,8 @@ from lightning_prune.errors import InputError
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.models.digits_resnet import digits_resnet
 from lightning_prune.models.resnet import resnet20
-from lightning_prune.reporting.profiling import macs, profile
+from lightning_prune.reporting import profiling
+from lightning_prune.reporting.profiling import Profile, latencies_ms, macs, profile, profile_all
 
 
 class Functional(nn.Module):
@@ -151,7 +155,7 @@ def test_latency_is_the_time_of_a_pass_in_evaluation_and_inference_mode_in_milli
     model = Slow()
 
     assert 5 <= profile(model, torch.zeros(1), latency_seconds=0).latency_ms < 50
-    assert len(model.calls) == 1 + 1 + 5  # counted, warmed up, measured
+    assert len(model.calls) == 1 + 1 + 9  # counted, warmed up, measured
     assert set(model.calls) == {(False, True)}
 
 
@@ -161,6 +165,66 @@ def test_latency_takes_about_the_time_it_is_given():
 
     assert time.perf_counter() - start >= 0.2
     assert 7 < len(model.calls) <= 2 + 40
+
+
+class Named(nn.Module):
+    """Writes its name into a list at each call, and moves a clock on, by given seconds in turn."""
+
+    def __init__(self, name: str, calls: list[str], clock: list[float], seconds: tuple[float, ...]) -> None:
+        super().__init__()
+        self.name, self.calls, self.clock, self.seconds = name, calls, clock, seconds
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.clock[0] += self.seconds[self.calls.count(self.name) % len(self.seconds)]
+        self.calls.append(self.name)
+        return x
+
+
+def test_median_and_quartiles_are_those_of_the_passes(monkeypatch):
+    clock, calls = [0.0], list[str]()
+    monkeypatch.setattr(profiling, "perf_counter", lambda: clock[0])
+    # One pass warms up, nine are measured (4, 8, 12 ms three times each), one is counted.
+    models = [Named("a", calls, clock, (0.012, 0.004, 0.008)), Named("b", calls, clock, (0.005,))]
+
+    costs, even = profile_all(models, torch.zeros(1), latency_seconds=0)
+
+    quartiles = (costs.latency_low_ms, costs.latency_ms, costs.latency_high_ms)
+    assert quartiles == pytest.approx(np.quantile([4, 8, 12] * 3, [0.25, 0.5, 0.75]))
+    assert (even.latency_low_ms, even.latency_high_ms) == pytest.approx((5, 5))
+    assert (costs.noisy, even.noisy) == (True, False)
+    assert latencies_ms(models, (torch.zeros(1),), 0) == pytest.approx([8, 5])
+
+
+def test_models_take_turns_in_an_order_that_changes():
+    calls: list[str] = []
+    latencies_ms([Named(name, calls, [0.0], (0.0,)) for name in "abc"], (torch.zeros(1),), 0.05)
+
+    passes = calls[3:]  # without the warm-up
+    rounds = ["".join(passes[start : start + 3]) for start in range(0, len(passes), 3)]
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert len(set(rounds)) == 6
+
+
+def test_pythons_random_state_stays_as_it_was():
+    state = random.getstate()
+    latencies_ms([nn.Identity(), nn.Identity()], (torch.zeros(1),), 0)
+    assert random.getstate() == state
+
+
+def test_models_whose_input_is_not_known_are_counted_and_not_run():
+    calls: list[str] = []
+    counted, model = (profile_all([net], None)[0] for net in (nn.Linear(4, 3), Named("a", calls, [0.0], (0.0,))))
+
+    assert (counted.parameters, counted.bytes, counted.batch_size, model.parameters) == (15, 60, 0, 0)
+    unknown = (counted.macs, counted.latency_ms, counted.latency_low_ms, counted.latency_high_ms)
+    assert all(map(math.isnan, unknown))
+    assert not counted.noisy
+    assert calls == []
+
+
+@pytest.mark.parametrize(("low", "high", "noisy"), [(1.0, 1.2, False), (1.0, 1.3, True), (2.1, 40.7, True)])
+def test_noise_is_a_matter_of_the_quartiles(low, high, noisy):
+    assert Profile(1, 1, 1, 4, low, low, high, 1, 1).noisy is noisy
 
 
 class Stubborn(nn.Module):

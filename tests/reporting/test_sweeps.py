@@ -6,11 +6,22 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
-from report_examples import BLUE, DENSE, MASKED, SLIM, VERMILLION, count_pixels, pixels, printed, squeezed
+from report_examples import (
+    ACCURACY,
+    BASELINE,
+    BLUE,
+    MASKED,
+    SLIM,
+    VERMILLION,
+    costs,
+    count_pixels,
+    pixels,
+    printed,
+    squeezed,
+)
 
 from lightning_prune.errors import InputError
 from lightning_prune.reporting import sweeps
-from lightning_prune.reporting.profiling import Profile
 from lightning_prune.reporting.rows import Row
 from lightning_prune.reporting.summary import write_summary
 from lightning_prune.reporting.sweep_plot import Point
@@ -21,8 +32,10 @@ def write_job(
     sweep: Path, number: int, overrides: list[str], accuracy: float, macs: int, strategy: str = "sfp"
 ) -> None:
     (sweep / str(number)).mkdir(parents=True)
-    slim = Row("slim", accuracy, Profile(68118, 68118, macs, 300000, 1.5, 2, 32))
-    write_summary(sweep / str(number) / "summary.json", [DENSE, slim], {"overrides": overrides, "strategy": strategy})
+    slim = Row("slim", accuracy, costs(68118, 68118, macs, 300000, 1.5))
+    write_summary(
+        sweep / str(number) / "summary.json", [BASELINE, slim], ACCURACY, {"overrides": overrides, "strategy": strategy}
+    )
 
 
 def test_sweep_lists_every_job_with_what_differs(tmp_path):
@@ -61,10 +74,12 @@ def test_sweep_lists_every_job_with_what_differs(tmp_path):
 
 
 def test_sweep_counts_the_fine_tuned_model_and_leaves_the_teacher_out(tmp_path):
-    teacher = Row("teacher", 0.99, Profile(10**9, 10**9, 10**9, 10**9, 9.0, 2, 32))
+    teacher = Row("teacher", 0.99, costs(10**9, 10**9, 10**9, 10**9, 9.0))
     tuned = Row("fine-tuned", 0.925, SLIM.profile)
     (tmp_path / "0").mkdir()
-    write_summary(tmp_path / "0" / "summary.json", [teacher, DENSE, MASKED, SLIM, tuned], {"strategy": ["sfp", "kd"]})
+    write_summary(
+        tmp_path / "0" / "summary.json", [teacher, BASELINE, MASKED, SLIM, tuned], ACCURACY, {"strategy": ["sfp", "kd"]}
+    )
 
     line = printed(sweep_report(tmp_path), 100)[2]
 
@@ -133,9 +148,9 @@ def test_seeds_of_a_sweep_share_a_setting(tmp_path, monkeypatch):
 def test_runs_without_a_dense_model_claim_none_and_show_their_zeros(tmp_path, monkeypatch):
     for number, nonzeros in enumerate((30, 10)):
         (tmp_path / str(number)).mkdir()
-        rows = [Row(name, 0.9, Profile(100, nonzeros, 10**6, 400, 1.5, 2, 32)) for name in ("masked", "slim")]
+        rows = [Row(name, 0.9, costs(100, nonzeros, 10**6, 400, 1.5)) for name in ("masked", "slim")]
         extra = {"overrides": [f"sparsity={number}"], "strategy": ["gmp"]}
-        write_summary(tmp_path / str(number) / "summary.json", rows, extra)
+        write_summary(tmp_path / str(number) / "summary.json", rows, ACCURACY, extra)
     figures: list[Figure] = []
     draw = sweeps.draw_sweep
     monkeypatch.setattr(
@@ -158,10 +173,10 @@ def test_runs_without_a_dense_model_claim_none_and_show_their_zeros(tmp_path, mo
 def test_a_sweep_with_fewer_macs_is_drawn_over_them_and_its_dense_model_is_that_of_the_jobs_that_have_one(
     tmp_path, monkeypatch
 ):
-    write_job(tmp_path, 0, ["strategy=sfp"], accuracy=0.9, macs=DENSE.profile.macs // 2)
+    write_job(tmp_path, 0, ["strategy=sfp"], accuracy=0.9, macs=BASELINE.profile.macs // 2)
     (tmp_path / "1").mkdir()
     rows = [Row(name, 0.5, MASKED.profile) for name in ("masked", "slim")]
-    write_summary(tmp_path / "1" / "summary.json", rows, {"overrides": ["strategy=gmp"], "strategy": ["gmp"]})
+    write_summary(tmp_path / "1" / "summary.json", rows, ACCURACY, {"overrides": ["strategy=gmp"], "strategy": ["gmp"]})
     drawn: list[object] = []
     monkeypatch.setattr(
         sweeps,
@@ -171,7 +186,7 @@ def test_a_sweep_with_fewer_macs_is_drawn_over_them_and_its_dense_model_is_that_
 
     sweep_report(tmp_path)
 
-    assert drawn == [[Point("sfp", "", 0.5, 0.9), Point("gmp", "", 1.0, 0.5)], "MACs", DENSE.accuracy]
+    assert drawn == [[Point("sfp", "", 0.5, 0.9), Point("gmp", "", 1.0, 0.5)], "MACs", BASELINE.score]
 
 
 def test_sweep_without_a_finished_job_has_a_table_and_no_picture(tmp_path):

@@ -19,13 +19,13 @@ from lightning_prune.export.network_files import EXPORT_FORMATS
 from lightning_prune.export.weight_files import load_weights
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.models.digits_resnet import digits_resnet
+from lightning_prune.options.overrides import refuse_unread
+from lightning_prune.options.resolvers import register_resolvers
+from lightning_prune.options.stage_needs import needs_dense, needs_teacher
 from lightning_prune.reporting.metrics import read_metrics
 from lightning_prune.reporting.summary import read_summary
 from lightning_prune.runs.configurations import take_models_of_runs
-from lightning_prune.runs.overrides import refuse_unread
 from lightning_prune.runs.pipeline import run_stages
-from lightning_prune.runs.resolvers import register_resolvers
-from lightning_prune.runs.stage_needs import needs_dense, needs_teacher
 from lightning_prune.runs.stages import finetuning_stage, set_epochs, teacher_stage
 
 register_resolvers()
@@ -45,7 +45,7 @@ def test_gal_trains_a_teacher_searches_and_finetunes(tmp_path: Path) -> None:
     folder = the(tmp_path.glob("outputs/2*/*"))
     rows = {row.name: row for row in read_summary(folder / "summary.json").rows}
     assert list(rows) == ["teacher", "masked", "slim", "fine-tuned"]
-    assert rows["slim"].accuracy == rows["masked"].accuracy
+    assert rows["slim"].score == rows["masked"].score
     assert rows["fine-tuned"].profile.macs == rows["slim"].profile.macs < 0.8 * rows["teacher"].profile.macs
     small = load_slim(ImageClassifier(digits_resnet(), 10), folder / "finetuned.pt")
     tuned = torch.load(folder / "finetune/checkpoints/best.ckpt", weights_only=True)["state_dict"]
@@ -79,7 +79,7 @@ def test_control_trains_the_slim_architecture_for_the_same_compute(tmp_path: Pat
     assert all(tensor.shape == slim[name].shape for name, tensor in scratch.items())
     assert rows["scratch-B"].profile.macs == rows["slim"].profile.macs
     load_slim(ImageClassifier(digits_resnet(), 10), folder / "finetune/checkpoints/best.ckpt")
-    assert rows["exported"].accuracy == pytest.approx(rows["scratch-B"].accuracy, abs=0.003)
+    assert rows["exported"].score == pytest.approx(rows["scratch-B"].score, abs=0.003)
 
 
 def test_teachers_are_told_apart_by_what_determines_them() -> None:

@@ -42,7 +42,7 @@ def test_killed_run_resumes_in_its_folder_to_the_same_bits(tmp_path: Path) -> No
     states = [torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in (whole, folder)]
     assert all(torch.equal(tensor, states[1]["state_dict"][name]) for name, tensor in states[0]["state_dict"].items())
     summaries = [read_summary(f / "summary.json") for f in (whole, folder)]
-    assert [row.accuracy for row in summaries[0].rows] == [row.accuracy for row in summaries[1].rows]
+    assert [row.score for row in summaries[0].rows] == [row.score for row in summaries[1].rows]
     curves = [read_metrics(f) for f in (whole, folder)]
     assert curves[0]["val/accuracy"] == curves[1]["val/accuracy"]
     ids = {path.name.rpartition("run-")[2] for path in folder.glob("wandb/offline-run-*/run-*.wandb")}
@@ -101,7 +101,7 @@ def test_run_killed_in_each_stage_ends_at_the_same_bits(tmp_path: Path) -> None:
     load_weights(digits_resnet(), folder / "dense.pt")
     rows = [read_summary(f / "summary.json").rows for f in (unbroken, folder)]
     assert [row.name for row in rows[0]] == ["teacher", "dense", "masked", "slim", "fine-tuned"]
-    assert [(row.name, row.accuracy) for row in rows[0]] == [(row.name, row.accuracy) for row in rows[1]]
+    assert [(row.name, row.score) for row in rows[0]] == [(row.name, row.score) for row in rows[1]]
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from lightning_prune.reporting.profiling import Profile
-from lightning_prune.reporting.rows import Row
+from lightning_prune.reporting.rows import Metric, Row
 from lightning_prune.reporting.summary import read_summary, write_summary
 from lightning_prune.reporting.sweeps import sweep_report
 
@@ -39,7 +39,7 @@ def test_sweep_ends_in_one_table_and_one_picture(tmp_path: Path) -> None:
     assert len(teachers) == 2
     rows = [read_summary(sweep / job / "summary.json").rows for job in jobs]
     assert [row.name for row in rows[0]] == ["teacher", "dense", "masked", "slim"]
-    assert [r[0].accuracy for r in rows[:2]] == [r[0].accuracy for r in rows[2:]]
+    assert [r[0].score for r in rows[:2]] == [r[0].score for r in rows[2:]]
 
 
 def test_a_mistake_in_one_job_of_a_sweep_does_not_cost_the_others(tmp_path: Path) -> None:
@@ -55,10 +55,21 @@ def test_a_mistake_in_one_job_of_a_sweep_does_not_cost_the_others(tmp_path: Path
 
 
 def test_sweep_tells_of_the_last_model_and_not_of_its_file(tmp_path: Path) -> None:
-    costs = Profile(parameters=10, nonzeros=10, macs=10, bytes=40, latency_ms=1.0, threads=1, batch_size=1)
+    costs = Profile(
+        parameters=10,
+        nonzeros=10,
+        macs=10,
+        bytes=40,
+        latency_ms=1.0,
+        latency_low_ms=0.9,
+        latency_high_ms=1.1,
+        threads=1,
+        batch_size=1,
+    )
     file = Row("exported", 0.4, replace(costs, bytes=999, latency_ms=7.0))
     (tmp_path / "0").mkdir()
-    write_summary(tmp_path / "0/summary.json", [Row("dense", 0.9, costs), Row("scratch-E", 0.8, costs), file], {})
+    rows = [Row("baseline", 0.9, costs), Row("scratch-E", 0.8, costs), file]
+    write_summary(tmp_path / "0/summary.json", rows, Metric("accuracy", "max"), {})
     sweep_report(tmp_path)
     header, numbers = (line.split(",") for line in (tmp_path / "sweep.csv").read_text().splitlines())
     entries = dict(zip(header, numbers, strict=True))

@@ -39,7 +39,7 @@ def test_run_leaves_its_files_and_prints_its_table(finished: tuple[Path, str]) -
     assert list(rows) == models
     assert rows["slim"].profile.macs <= 0.6 * rows["dense"].profile.macs
     assert rows["slim"].profile.parameters == rows["slim"].profile.nonzeros
-    assert rows["slim"].accuracy == rows["masked"].accuracy
+    assert rows["slim"].score == rows["masked"].score
     assert json.loads((folder / "summary.json").read_text())["predictions_equal"] is True
     with Image.open(folder / "curves.png") as picture:
         assert picture.width >= 1000
@@ -58,7 +58,7 @@ def test_saved_files_open_without_the_run(finished: tuple[Path, str]) -> None:
     rows = {row.name: row for row in read_summary(folder / "summary.json").rows}
     assert rows["exported"].profile.bytes == (folder / "model.pt2").stat().st_size
     assert rows["exported"].profile.parameters == rows["slim"].profile.parameters
-    assert rows["exported"].accuracy == rows["slim"].accuracy
+    assert rows["exported"].score == rows["slim"].score
 
 
 def test_wandb_file_holds_the_curves(finished: tuple[Path, str]) -> None:
