@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput, as_arguments
 
-# Of two equal networks on two cores, with one thread: 1.02 to 1.2 when the machine had little else to do (1.3 for passes
-# of half a millisecond), and medians within 2 %; beside another busy process 1.1 to 3, and medians up to a fifth apart.
-# With as many threads as cores such a process made it 1.3 to 500.
+# Of two equal networks on two cores, with one thread each: 1.02 to 1.2 when the machine had little else to do, 1.3 when
+# a pass took half a millisecond, and medians within 2 %. Beside another busy process: 1.1 to 3, and medians up to a
+# fifth apart; with as many threads as cores, 1.3 to 500.
 _NOISY = 1.25
 """Upper over lower quartile of a latency beyond which its median says too little to be divided by another."""
 
