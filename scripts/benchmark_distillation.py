@@ -64,7 +64,7 @@ def main() -> None:
         "baseline's forward": lambda: forward(student(), data, options.batches),
         "distilled": lambda: step(student(), data, KnowledgeDistillation(teacher(), cache=False)),
         "distilled, cached": lambda: step(student(), data, KnowledgeDistillation(teacher(), cache=True)),
-        "GAL": lambda: step(student(), data, GALPruning(student(), every=options.batches)),
+        "GAL": lambda: step(student(), data, GALPruning(student(), sparsity=None, every=options.batches)),
     }
     times = interleaved(runs, options.rounds)
     print_medians(times, "a step")

@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_prune.data import Images, InMemoryImages
+from lightning_prune.data import ImageData, Images, InMemoryImages
 from lightning_prune.models import ImageClassifier
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -133,7 +133,7 @@ def random_images(batches: int, batch_size: int, views: int | None = None) -> In
     )
 
 
-def classifier(network: nn.Module, data: InMemoryImages) -> ImageClassifier:
+def classifier(network: nn.Module, data: ImageData) -> ImageClassifier:
     """Return the module that trains a network on images, with an example of them."""
     module = ImageClassifier(network, data.num_classes)
     module.example_input_array = data.example_input(2)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from quiet_trainer import quiet_trainer
 
 from lightning_prune.models.classifier import ImageClassifier
-from lightning_prune.runs.resolvers import register_resolvers
+from lightning_prune.options.resolvers import register_resolvers
 
 CONF = Path(__file__).parents[1] / "conf"
 register_resolvers()
@@ -24,7 +24,8 @@ trainer = functools.partial(
 
 
 def options(group: str) -> list[str]:
-    found = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """Return what can be chosen in a group and is whole: `own` waits for a class."""
+    found = sorted(path.stem for path in (CONF / group).glob("*.yaml") if path.stem != "own")
     assert found, f"conf/{group} is empty"
     return found
 

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+import lightning_prune  # noqa: F401  # before Lightning, which a torchvision without its compiled part would break
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():

@@ -1,6 +1,5 @@
 """Pruning by ADMM, with any granularity, and with patterns and connectivity (PCONV, PatDNN)."""
 
-import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from lightning_prune.arguments import flag, number, whole_number
 from lightning_prune.callbacks.timed_pruner import TimedPruner
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput
@@ -97,13 +97,14 @@ class ADMMPruning(TimedPruner):
         granularity = Element() if granularity is None else granularity
         self.goal = Goal(granularity, sparsity, scope, floor, skip, uncut)
         self.connectivity = None if connectivity is None else check_sparsity(connectivity, "connectivity")
-        self.per_filter = per_filter
+        self.per_filter = flag("per_filter", per_filter)
         self.mine = mine
-        if mine is not None and granularity != Pattern():
-            raise InputError(f"expected granularity Pattern() for mine={mine!r}, got {granularity!r}; leave one out")
-        if mine is not None and (isinstance(mine, bool) or not isinstance(mine, int) or not 1 <= mine <= 56):
-            raise InputError(f"expected mine in 1..56 patterns, there are no more with a centre, got {mine!r}")
-        self.rho, self.rho_max = _factor("rho", rho), _factor("rho_max", rho_max)
+        if mine is not None:
+            whole_number("mine, the patterns to take of the 56 with a centre,", mine, most=56)
+            if granularity != Pattern():
+                raise InputError(f"expected granularity Pattern() for mine={mine}, got {granularity!r}; leave one out")
+        self.rho = float(number("rho", rho, "(0, inf)"))
+        self.rho_max = float(number("rho_max", rho_max, "(0, inf)"))
         if rho_max < rho:
             raise InputError(f"expected rho_max of at least rho={rho}, got {rho_max}")
         super().__init__(granularity, example_input, begin, end, every)
@@ -220,12 +221,6 @@ class ADMMPruning(TimedPruner):
         rounds = self._timeline.choices(self._timeline.end) - 1
         share = (self._timeline.choices(step) - 1) / max(1, rounds - 1)
         return float(self.rho * (self.rho_max / self.rho) ** share)
-
-
-def _factor(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InputError(f"expected {name} to be a number greater than 0, got {value!r}")
-    return float(value)
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_prune.arguments import items, number, one_of, whole_number
 from lightning_prune.callbacks.knowledge_distillation import KnowledgeDistillation
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.callbacks.timed_pruner import TimedPruner
@@ -30,10 +31,7 @@ from lightning_prune.training import (
     EpochMeans,
     Moment,
     OrderedCallback,
-    at_least_zero,
     average_gradients,
-    instance,
-    one_of,
 )
 
 
@@ -96,7 +94,7 @@ class GALPruning(TimedPruner):
         teacher: nn.Module | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         *,
-        sparsity: float | None = None,
+        sparsity: float | None = 0.4,
         structures: Collection[MaskableKind] | None = None,
         variant: Literal["paper", "official"] = "paper",
         alignment: float = 1.0,
@@ -109,14 +107,15 @@ class GALPruning(TimedPruner):
         example_input: ExampleInput | None = None,
     ) -> None:
         self.quota = None if sparsity is None else Quota(check_sparsity(sparsity), "global")
-        if isinstance(structures, str) or (structures is not None and not structures):
-            raise InputError(f"expected structures to be None or a list of at least one, got {structures!r}")
-        self.structures = structures and tuple(one_of("structures", s, get_args(MaskableKind)) for s in structures)
+        kinds = get_args(MaskableKind)
+        if structures is not None and not items("structures", structures, ", ".join(kinds)):
+            raise InputError("expected structures to be None or a list of at least one, got an empty one")
+        self.structures = structures and tuple(one_of("structures", one, kinds) for one in structures)
         self.variant = VARIANTS[one_of("variant", variant, tuple(VARIANTS))]
-        self.alignment = at_least_zero("alignment", alignment)
-        self.l1 = at_least_zero("l1", l1)
-        self.learning_rate = at_least_zero("learning_rate", learning_rate)
-        self.seed = instance("seed", int, seed)
+        self.alignment = float(number("alignment", alignment, "[0, inf)"))
+        self.l1 = float(number("l1", l1, "[0, inf)"))
+        self.learning_rate = float(number("learning_rate", learning_rate, "[0, inf)"))
+        self.seed = whole_number("seed", seed, least=None)
         self._teacher = Teacher(teacher, checkpoint, student, evaluating=self.variant.evaluating)
         super().__init__(Channel(residual="inner"), example_input, begin=0, end=end, every=every)
         if end == 0:

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_prune.arguments import flag, function, instance, one_of, whole_number
 from lightning_prune.callbacks.timed_pruner import TimedPruner
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput
@@ -29,17 +30,7 @@ from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.element import Element
 from lightning_prune.pruning.schedules.cubic import Cubic
 from lightning_prune.slimming import TracedModel
-from lightning_prune.training import (
-    Moment,
-    Rewind,
-    check_moment,
-    in_steps,
-    instance,
-    one_of,
-    positive,
-    rewind,
-    snapshot,
-)
+from lightning_prune.training import Moment, Rewind, check_moment, in_steps, rewind, snapshot
 
 
 class GradualPruning(TimedPruner):
@@ -101,18 +92,18 @@ class GradualPruning(TimedPruner):
     ) -> None:
         granularity = Element() if granularity is None else granularity
         self.goal = Goal(granularity, sparsity, scope, floor, skip, uncut)
-        self.criterion: Criterion = instance("criterion", Criterion, Magnitude() if criterion is None else criterion)
+        self.criterion: Criterion = Magnitude() if criterion is None else criterion
+        instance("criterion", Criterion, self.criterion, Magnitude)
         self.schedule = Cubic() if schedule is None else schedule
-        if not callable(self.schedule):
-            raise InputError(f"expected schedule to be a function such as Cubic(), got {schedule!r}")
+        function("schedule", self.schedule, "progress, final", Cubic)
         if len(self.criterion.stages) > 1 and scope == "global":
             name = type(self.criterion).__name__
             raise InputError(
                 f"expected scope='layer' for {name}, whose second criterion scores what is left of a layer"
             )
-        self.rewind_to = check_moment(rewind_to, "rewind_to")
-        self.soft = instance("soft", bool, soft)
-        self.gather = positive("gather", gather)
+        self.rewind_to = check_moment(rewind_to, "rewind_to", one_step=True)
+        self.soft = flag("soft", soft)
+        self.gather = whole_number("gather", gather)
         self.rewind = None if rewind is None else one_of("rewind", rewind, get_args(Rewind))
         super().__init__(granularity, example_input, begin, end, every)
 

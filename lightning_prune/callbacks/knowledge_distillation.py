@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_prune.arguments import flag, function, instance, items, number
 from lightning_prune.distillation import FeatureMatching, LogitCache, LogitLoss, Ramp, Teacher, labels, loss_name
 from lightning_prune.distillation.losses.hinton import Hinton
 from lightning_prune.distillation.losses.match import Match
@@ -20,10 +21,8 @@ from lightning_prune.training import (
     OrderedCallback,
     Term,
     add_term,
-    at_least_zero,
     check_moment,
     in_steps,
-    instance,
 )
 
 
@@ -83,21 +82,20 @@ class KnowledgeDistillation(OrderedCallback):
         student: str = "",
         cache: bool = False,
     ) -> None:
-        if not (loss is None or callable(loss)) or isinstance(loss, type):
-            raise InputError(f"expected loss to be a function of logits such as Hinton(), got {loss!r}")
-        if not isinstance(features, Sequence) or not all(isinstance(match, Match) for match in features):
-            raise InputError(f"expected features to be a list of Match, got {features!r}")
-        self.loss = loss
+        self.loss = None if loss is None else function("loss", loss, "student, teacher, labels", Hinton)
+        for match in items("features", features, "Match(...)"):
+            instance("an entry of features", Match, match)
         self.features = tuple(match for match in features if match.weight)
-        self.weight = at_least_zero("weight", weight) if loss is not None else 0.0
+        self.weight = float(number("weight", weight, "[0, inf)")) if loss is not None else 0.0
         if task_weight is None and self.weight > 1:
             raise InputError(
                 f"expected weight in [0, 1] where task_weight is not given, got {weight}; give task_weight"
             )
-        self.task_weight = 1 - self.weight if task_weight is None else at_least_zero("task_weight", task_weight)
+        own = 1 - self.weight if task_weight is None else number("task_weight", task_weight, "[0, inf)")
+        self.task_weight = float(own)
         self.warm_up = check_moment(warm_up, "warm_up")
         self.decay = None if decay is None else check_moment(decay, "decay")
-        self.cache = instance("cache", bool, cache)
+        self.cache = flag("cache", cache)
         self._forget()
         layers = [(match.student, match.teacher) for match in self.features]
         self._teacher = Teacher(teacher, checkpoint, student, layers)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from lightning_prune.arguments import flag, number
 from lightning_prune.callbacks.timed_pruner import TimedPruner
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput
@@ -16,7 +17,7 @@ from lightning_prune.pruning import Competition, Goal, Prunable, Sparsity
 from lightning_prune.pruning.criteria.batch_norm_scale import BatchNormScale
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.slimming import Residual, TracedModel
-from lightning_prune.training import Moment, at_least_zero
+from lightning_prune.training import Moment
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class NetworkSlimming(TimedPruner):
 
     def __init__(
         self,
-        sparsity: Sparsity,
+        sparsity: Sparsity | None = None,
         *,
         strength: float = 1e-4,
         prune_at: Moment = 0.5,
@@ -82,8 +83,8 @@ class NetworkSlimming(TimedPruner):
     ) -> None:
         channels = Channel(residual=residual, round_to=round_to, min_width=min_width)
         self.goal = Goal(channels, sparsity, "global", floor)
-        self.strength = at_least_zero("strength", strength)
-        self.ista = ista
+        self.strength = float(number("strength", strength, "[0, inf)"))
+        self.ista = flag("ista", ista)
         self.residual = residual
         super().__init__(channels, example_input, begin=prune_at, end=prune_at, every=1)
 
@@ -128,7 +129,7 @@ class NetworkSlimming(TimedPruner):
                 "expected a model with batch norms behind convolutions, whose scales train, found none that can be "
                 f"pruned with residual={self.residual!r}; use another strategy"
             )
-        self._competition = self.goal.settle(scaled)
+        self._competition = self.goal.settle(pl_module, scaled)
         self._competition.check()
         self._scales = list(dict.fromkeys(own for one in self._competition.prunables for own in scales[one]))
         return True

@@ -17,6 +17,7 @@ from lightning_prune.training import (
     OrderedCallback,
     batch_input,
     check_agreement,
+    check_example,
     given_input,
     refuse_sharding,
 )
@@ -35,7 +36,7 @@ class Pruner(OrderedCallback, ABC):
 
     def __init__(self, granularity: Granularity, example_input: ExampleInput | None) -> None:
         self.granularity = granularity
-        self.example_input = example_input
+        self.example_input = check_example(example_input)
         self._forget()
 
     # What a method fills in -------------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from lightning_prune.arguments import instance, shown
 from lightning_prune.callbacks.held_zeros import HeldZeros
 from lightning_prune.callbacks.pruner import Pruner, pruners
 from lightning_prune.errors import InputError
-from lightning_prune.graph import ExampleInput
+from lightning_prune.graph import ExampleInput, check_patterns
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.quantization import (
     QuantizationInterceptor,
@@ -28,10 +29,10 @@ from lightning_prune.training import (
     CallbackOrder,
     Moment,
     OrderedCallback,
+    check_example,
     check_moment,
     given_input,
     in_steps,
-    instance,
     refuse_sharding,
 )
 
@@ -92,12 +93,15 @@ class QuantizationAwareTraining(OrderedCallback):
         freeze_batch_norm: Moment | None = None,
         example_input: ExampleInput | None = None,
     ) -> None:
-        self.quantizer: Quantizer = Affine() if quantizer is None else instance("quantizer", Quantizer, quantizer)
+        self.quantizer: Quantizer = Affine() if quantizer is None else quantizer
+        instance("quantizer", Quantizer, self.quantizer, Affine)
         instance("layers", Mapping, {} if layers is None else layers)
         self.layers = {
-            pattern: None if own is None else instance(f"layers[{pattern}]", Quantizer, own)
+            pattern: None if own is None else instance(f"layers[{pattern}]", Quantizer, own, Affine)
             for pattern, own in (layers or {}).items()
         }
+        if self.layers:
+            check_patterns("layers", self.layers)
         for name, bits in {"first_bits": first_bits, "last_bits": last_bits}.items():
             if bits is not None:
                 self._check_edge(name, bits)
@@ -106,7 +110,7 @@ class QuantizationAwareTraining(OrderedCallback):
         given = (activations_from, freeze_ranges, freeze_batch_norm)
         moments = {name: own[name] if at is None else at for name, at in zip(own, given, strict=True)}
         self.moments = {name: check_moment(at, name) for name, at in moments.items()}
-        self.example_input = example_input
+        self.example_input = check_example(example_input)
         self._module: LightningModule | None = None
         self._quantization: QuantizationInterceptor | None = None
         self._steps: dict[str, int] = {}
@@ -116,7 +120,7 @@ class QuantizationAwareTraining(OrderedCallback):
         try:
             self.quantizer.of_bits(bits)
         except UnsupportedBits as error:
-            raise InputError(f"expected {name} of {error.expected}, got {error.got!r}") from error
+            raise InputError(f"expected {name} of {error.expected}, got {shown(error.got)}") from error
 
     def objection(self, other: OrderedCallback) -> str | None:
         """Return why another callback makes no sense beside this one; None if it does."""

@@ -7,12 +7,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from lightning_prune.arguments import function, instance, nearest, number
 from lightning_prune.errors import InputError
-from lightning_prune.graph import holder
-from lightning_prune.pruning import Granularity, by_layer, check_each, some, trained_weights, weight_prunables
+from lightning_prune.graph import LayerPatterns, by_layer, check_each, holder
+from lightning_prune.pruning import Granularity, trained_weights, weight_prunables
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.penalties import Penalty, group_lasso
-from lightning_prune.training import CallbackOrder, OrderedCallback, Term, add_term, at_least_zero, refuse_sharding
+from lightning_prune.training import CallbackOrder, OrderedCallback, Term, add_term, refuse_sharding
 
 
 class Regularization(OrderedCallback):
@@ -49,13 +50,10 @@ class Regularization(OrderedCallback):
         penalty: Penalty = group_lasso,
         granularity: Granularity | None = None,
     ) -> None:
-        if not callable(penalty):
-            raise InputError(f"expected penalty to be a function such as group_lasso, got {penalty!r}")
-        if not (granularity is None or isinstance(granularity, Granularity)):
-            raise InputError(f"expected granularity to be a granularity such as Channel(), got {granularity!r}")
-        self.strength = check_each("strength", strength, at_least_zero)
-        self.penalty = penalty
-        self.granularity = Channel() if granularity is None else granularity
+        self.strength = check_each("strength", strength, lambda name, value: float(number(name, value, "[0, inf)")))
+        self.penalty: Penalty = function("penalty", penalty, "units", group_lasso)
+        self.granularity: Granularity = Channel() if granularity is None else granularity
+        instance("granularity", Granularity, self.granularity, Channel)
         self._weights: list[tuple[nn.Parameter, float]] = []
         self._term: Term | None = None
 
@@ -88,11 +86,11 @@ class Regularization(OrderedCallback):
         cut, _ = weight_prunables(pl_module, self.granularity)
         layers = {name: holder(name) for prunable in cut for name in prunable.filters}
         if not layers:
-            among = f" among {some(found)}" if found else ""
+            among = f" among {nearest('', found)}" if found else ""
             raise InputError(f"expected a model with trained weights that {self.granularity} can cut, got none{among}")
         if left_out := [name for name in found if name not in layers]:
             rank_zero_info(f"Regularization leaves out what {self.granularity} cannot cut: {', '.join(left_out)}")
-        strengths = by_layer("strength", self.strength, layers.values())
+        strengths = by_layer("strength", self.strength, layers.values(), LayerPatterns(pl_module))
         return [(found[name], strengths[layer]) for name, layer in layers.items() if strengths[layer] > 0]
 
     def _total(self) -> Tensor:

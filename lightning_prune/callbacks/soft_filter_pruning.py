@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_prune.arguments import flag, function, instance, number, whole_number
 from lightning_prune.callbacks.pruner import Pruner
 from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput
@@ -17,7 +18,7 @@ from lightning_prune.pruning.criteria.magnitude import Magnitude
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.schedules.constant import Constant
 from lightning_prune.slimming import Residual, TracedModel
-from lightning_prune.training import positive, total_epochs
+from lightning_prune.training import total_epochs
 
 
 class SoftFilterPruning(Pruner):
@@ -64,7 +65,7 @@ class SoftFilterPruning(Pruner):
 
     def __init__(
         self,
-        sparsity: Sparsity,
+        sparsity: Sparsity | None = None,
         *,
         criterion: Criterion | None = None,
         schedule: Schedule | None = None,
@@ -78,28 +79,22 @@ class SoftFilterPruning(Pruner):
         keep_dense: bool = False,
         example_input: ExampleInput | None = None,
     ) -> None:
-        if hard_from is not None and not (isinstance(hard_from, int | float) and 0 <= hard_from < 1):
-            raise InputError(f"expected hard_from to be None or in [0, 1), got {hard_from!r}")
-        if max_regrowth is not None and not (isinstance(max_regrowth, int | float) and max_regrowth > 0):
-            raise InputError(f"expected max_regrowth to be None or greater than 0, got {max_regrowth!r}")
-        if not (criterion is None or isinstance(criterion, Criterion)):
-            raise InputError(f"expected criterion to be a criterion such as Magnitude(), got {criterion!r}")
-        if not (schedule is None or callable(schedule)):
-            raise InputError(f"expected schedule to be a function such as Constant(), got {schedule!r}")
         channels = Channel(residual=residual, round_to=round_to, min_width=min_width)
         self.goal = Goal(channels, sparsity, uncut="refuse", rounding="floor")
-        self.criterion = Magnitude() if criterion is None else criterion
+        self.criterion: Criterion = Magnitude() if criterion is None else criterion
+        instance("criterion", Criterion, self.criterion, Magnitude)
         if self.criterion.needs != "weights":
             raise InputError(
                 f"expected a criterion that looks at weights alone, got {criterion!r}; use GradualPruning with "
                 "granularity Channel(), at the command line strategy=gmp granularity=output_channel"
             )
         self.schedule = Constant() if schedule is None else schedule
-        self.every_n_epochs = positive("every_n_epochs", every_n_epochs)
-        self.prune_before_training = prune_before_training
-        self.hard_from = hard_from
-        self.max_regrowth = max_regrowth
-        self.keep_dense = keep_dense
+        function("schedule", self.schedule, "progress, final", Constant)
+        self.every_n_epochs = whole_number("every_n_epochs", every_n_epochs)
+        self.prune_before_training = flag("prune_before_training", prune_before_training)
+        self.hard_from = None if hard_from is None else number("hard_from", hard_from, "[0, 1)")
+        self.max_regrowth = None if max_regrowth is None else number("max_regrowth", max_regrowth, "(0, inf]")
+        self.keep_dense = flag("keep_dense", keep_dense)
         super().__init__(channels, example_input)
 
     def _forget(self) -> None:

@@ -34,8 +34,8 @@ class TimedPruner(Pruner):
     def __init__(
         self, granularity: Granularity, example_input: ExampleInput | None, begin: Moment, end: Moment, every: Moment
     ) -> None:
-        self.end, self.begin = check_moment(end, self.end_name), check_moment(begin, "begin")
-        self.every = check_moment(every, "every")
+        self.end, self.begin = check_moment(end, self.end_name), check_moment(begin, "begin", one_step=True)
+        self.every = check_moment(every, "every", one_step=True)
         if every == 0:
             raise InputError("expected every to be at least one optimizer step or a fraction greater than 0, got 0")
         super().__init__(granularity, example_input)

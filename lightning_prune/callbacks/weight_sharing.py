@@ -9,11 +9,11 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_prune.arguments import instance, number, one_of, whole_number
 from lightning_prune.callbacks.pruner import Pruner, pruners
 from lightning_prune.callbacks.quantization_aware_training import QuantizationAwareTraining
-from lightning_prune.errors import InputError
-from lightning_prune.graph import holder
-from lightning_prune.pruning import Initialization, SharedWeights, by_layer, cluster, trained_weights
+from lightning_prune.graph import LayerPatterns, by_layer, check_patterns, holder
+from lightning_prune.pruning import Initialization, SharedWeights, cluster, trained_weights
 from lightning_prune.pruning.granularities.element import Element
 from lightning_prune.slimming import TracedModel
 from lightning_prune.training import (
@@ -23,8 +23,6 @@ from lightning_prune.training import (
     check_agreement,
     check_moment,
     in_steps,
-    instance,
-    one_of,
 )
 
 _MOST_BITS = 8
@@ -79,13 +77,13 @@ class WeightSharing(Pruner):
         self.bits = bits if bits is None else _check_bits("bits", bits)
         self.layers = {
             pattern: own if own is None else _check_bits(f"layers[{pattern}]", own)
-            for pattern, own in instance("layers", Mapping, layers or {}).items()
+            for pattern, own in instance("layers", Mapping, {} if layers is None else layers).items()
         }
+        if self.layers:
+            check_patterns("layers", self.layers)
         self.initialization: Initialization = one_of("initialization", initialization, get_args(Initialization))
         self.begin = check_moment(begin, "begin")
-        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0):
-            raise InputError(f"expected rate to be a number greater than 0, or None, got {rate!r}")
-        self.rate = rate
+        self.rate = None if rate is None else number("rate", rate, "(0, inf)")
         super().__init__(Element(), None)
 
     def _forget(self) -> None:
@@ -172,7 +170,7 @@ class WeightSharing(Pruner):
     def _find(self, pl_module: LightningModule, traced: TracedModel | None) -> bool:
         weights = {holder(name): (name, weight) for name, weight in trained_weights(pl_module).items()}
         chosen = {pattern: _UNSHARED if own is None else own for pattern, own in self.layers.items()}
-        for layer, own in by_layer("layers", chosen, weights).items():
+        for layer, own in by_layer("layers", chosen, weights, LayerPatterns(pl_module)).items():
             name, weight = weights[layer]
             usual = _CONVOLUTION_BITS if weight.ndim > 2 else _LINEAR_BITS
             self._bits[name] = int(own) or self.bits or usual
@@ -236,9 +234,7 @@ class WeightSharing(Pruner):
 
 
 def _check_bits(name: str, bits: int) -> int:
-    if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= _MOST_BITS:
-        raise InputError(f"expected {name} to be a whole number in 1..{_MOST_BITS}, got {bits!r}")
-    return bits
+    return int(whole_number(name, bits, most=_MOST_BITS))
 
 
 def _begin_anew(trainer: Trainer, parameter: Tensor) -> None:

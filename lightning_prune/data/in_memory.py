@@ -1,5 +1,7 @@
 """The LightningDataModule behind every data set of this package: all images in memory, augmented on the device."""
 
+from typing import Any
+
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, tensor
@@ -115,12 +117,15 @@ class InMemoryImages(LightningDataModule):
         """Return the test batches."""
         return self._in_order(self.test)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+    def on_after_batch_transfer(self, batch: Batch | Any, dataloader_idx: int) -> tuple[Tensor, Tensor] | Any:
         """Crop, flip and normalise a batch on its device, in the Trainer's precision.
 
         Returns:
-            Images, `(n, channels, size, size)`, and labels, `(n,)`.
+            Images, `(n, channels, size, size)`, and labels, `(n,)`. What is no batch of this module comes back as it
+            is, of any shape: Lightning also sends a module's `example_input_array` and foreign loaders through here.
         """
+        if not isinstance(batch, Batch):
+            return batch
         if self.trainer is not None and self.trainer.training:
             self.last_samples = batch.samples
         return self._prepare(batch.pixels, batch.views), batch.labels

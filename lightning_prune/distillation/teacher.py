@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_prune.arguments import instance
 from lightning_prune.distillation.foreseen_call import ForeseenCall
 from lightning_prune.distillation.layer_recorders import LayerRecorders
 from lightning_prune.distillation.logits import are_logits, check_logits
@@ -18,7 +19,7 @@ from lightning_prune.distillation.step_recorder import RecordedCall, StepRecorde
 from lightning_prune.distillation.teacher_network import frozen_copy, refuse_different, refuse_shared
 from lightning_prune.errors import InputError
 from lightning_prune.export import copy_weights, fingerprint, load_weights
-from lightning_prune.training import given_input, instance, refuse_sharding, undisturbed
+from lightning_prune.training import given_input, refuse_sharding, undisturbed
 
 
 class Teacher:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from lightning_prune.graph import ExampleInput
 from lightning_prune.quantization import dequantize, quantization_of
 
-Network = Callable[[Tensor], Tensor]
-"""From a batch, `(n, ...)`, to what the network in a file makes of it on the CPU, `(n, ...)`."""
+Network = Callable[..., Tensor]
+"""From a batch, `(n, ...)` for each argument, to what the network in a file makes of it on the CPU, `(n, ...)`."""
 
 
 class OpenedBy(IntEnum):
@@ -57,11 +57,11 @@ def float_network(module: nn.Module) -> nn.Module:
     return module if quantization_of(module) is None else dequantize(module)
 
 
-def on_cpu(network: Callable[[Tensor], Tensor]) -> Network:
+def on_cpu(network: Callable[..., Tensor]) -> Network:
     """Return what computes batches, `(n, ...)`, wherever they are, on the CPU and without gradients."""
 
-    def compute(batch: Tensor) -> Tensor:
+    def compute(*batch: Tensor) -> Tensor:
         with torch.no_grad():
-            return network(batch.cpu())
+            return network(*(x.cpu() for x in batch))
 
     return compute

@@ -1,5 +1,6 @@
 """What a model computes: its traced graph, its calls, and what its operators do."""
 
+import lightning_prune.torchvision_operators  # noqa: F401  # before anything imports Lightning
 from lightning_prune.graph.dataflow import (
     Arguments,
     Dataflow,
@@ -10,6 +11,7 @@ from lightning_prune.graph.dataflow import (
     written_by,
 )
 from lightning_prune.graph.interception import Function, Interceptor, interceptor_of, suspended
+from lightning_prune.graph.layer_patterns import LayerPatterns, by_layer, check_each, check_patterns
 from lightning_prune.graph.operator_kinds import Kind, is_kind, keeps_zero, operators
 from lightning_prune.graph.run_modes import evaluating, one_thread
 from lightning_prune.graph.stored import holder, stored_tensors
@@ -22,9 +24,13 @@ __all__ = [
     "Function",
     "Interceptor",
     "Kind",
+    "LayerPatterns",
     "arguments_of",
     "as_arguments",
+    "by_layer",
     "called",
+    "check_each",
+    "check_patterns",
     "evaluating",
     "holder",
     "interceptor_of",

@@ -47,6 +47,8 @@ class ImageClassifier(LightningModule):
         self.network = network
         self.optimizer = optimizer or _sgd
         self.lr_scheduler = lr_scheduler
+        # Lightning's learning rate finder sets it; None for the optimizer's own.
+        self.lr: float | None = None
         self.train_accuracy = _accuracy(num_classes)
         self.val_accuracy = _accuracy(num_classes)
         self.test_accuracy = _accuracy(num_classes)
@@ -87,6 +89,9 @@ class ImageClassifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimizer over all parameters, and its scheduler."""
         optimizer = self.optimizer(self.parameters())
+        if self.lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr
         if self.lr_scheduler is None:
             return {"optimizer": optimizer, "lr_scheduler": _step_decay(optimizer, self.trainer.max_epochs or -1)}
         return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}

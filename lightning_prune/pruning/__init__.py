@@ -13,7 +13,6 @@ from lightning_prune.pruning.gathering import Gathering
 from lightning_prune.pruning.goal import Goal
 from lightning_prune.pruning.granularities.granularity import Granularity
 from lightning_prune.pruning.held_masks import HeldMasks, nonzeros
-from lightning_prune.pruning.layer_patterns import by_layer, check_each, some
 from lightning_prune.pruning.layer_weights import layer_weights, trained_weights
 from lightning_prune.pruning.norm_limits import NormLimits
 from lightning_prune.pruning.prunable import Prunable
@@ -42,8 +41,6 @@ __all__ = [
     "Sparsity",
     "Split",
     "Uncut",
-    "by_layer",
-    "check_each",
     "check_sparsity",
     "cluster",
     "find_maskable",
@@ -52,7 +49,6 @@ __all__ = [
     "nonzeros",
     "permute_channels",
     "residual",
-    "some",
     "trained_weights",
     "weight_prunables",
 ]

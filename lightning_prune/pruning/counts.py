@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+from lightning_prune.arguments import number
 from lightning_prune.errors import InputError
 
 Rounding = Literal["floor", "round"]
@@ -16,9 +17,7 @@ def check_sparsity(sparsity: float, name: str = "sparsity") -> float:
     Raises:
         InputError: If it is not a number in [0, 1).
     """
-    if isinstance(sparsity, bool) or not isinstance(sparsity, int | float) or not 0 <= sparsity < 1:
-        raise InputError(f"expected {name} in [0, 1), got {sparsity!r}")
-    return float(sparsity)
+    return float(number(name, sparsity, "[0, 1)"))
 
 
 def count(n_units: int, sparsity: float, rounding: Rounding = "round") -> int:
@@ -33,8 +32,8 @@ def count(n_units: int, sparsity: float, rounding: Rounding = "round") -> int:
     [1, 4, 4, 9, 25]
     """
     wanted = n_units * sparsity
-    number = math.floor(wanted + 1e-9) if rounding == "floor" else round(wanted)
-    return max(0, min(number, n_units - 1))
+    nearest = math.floor(wanted + 1e-9) if rounding == "floor" else round(wanted)
+    return max(0, min(nearest, n_units - 1))
 
 
 def nearest_width(widths: Sequence[int] | None, kept: int, least: int = 1) -> int:

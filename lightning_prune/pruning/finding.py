@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph import holder
+from lightning_prune.graph import LayerPatterns, holder
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.granularities.granularity import Granularity
 from lightning_prune.pruning.layer_weights import depthwise_layers, layer_weights, trained_weights
@@ -18,9 +18,15 @@ from lightning_prune.slimming import TracedModel, prunable_groups_of
 
 log = logging.getLogger(__name__)
 
-Skip = Literal["first", "last", "depthwise"]
-"""Which layers are left as they are, whatever their sparsity: the first or the last registered one that has a weight,
-or depthwise convolutions, unless channels are pruned: then those follow the channel that they pass on."""
+Skip = str
+"""Which layers are left as they are, whatever their sparsity: one of three words, or a pattern of layer names; see
+`lightning_prune.graph.layer_patterns.LayerPatterns`.
+
+* `"first"`: the layer that reads the input, the first registered one that has a weight. It is none where an embedding
+  or an attention is registered before all others: in a transformer on words, the first block is like the next.
+* `"last"`: the last registered one that has a weight.
+* `"depthwise"`: depthwise convolutions, unless channels are pruned: then those follow the channel that they pass on.
+"""
 
 Uncut = Literal["skip", "refuse"]
 """What happens to a layer whose shape a granularity cannot cut: it is left as it is, or refused before training."""
@@ -124,7 +130,34 @@ def skipped_layers(model: nn.Module, skip: Collection[Skip], coupled: bool) -> s
         model: The model.
         skip: Which.
         coupled: Whether channels are pruned with all that is coupled with them.
+
+    Raises:
+        InputError: If a pattern matches no layer.
     """
     layers = list(dict.fromkeys(holder(name) for name in layer_weights(model)))
-    depthwise = depthwise_layers(model) if "depthwise" in skip and not coupled else set()
-    return {*(layers[:1] if "first" in skip else ()), *(layers[-1:] if "last" in skip else ()), *depthwise}
+    patterns = LayerPatterns(model)
+    by_role = {
+        "first": _first(model, layers, patterns),
+        "last": set(layers[-1:]),
+        "depthwise": set() if coupled else depthwise_layers(model),
+    }
+    skipped = set().union(*(layers_of_role for role, layers_of_role in by_role.items() if role in skip))
+    for pattern in (pattern for pattern in skip if pattern not in by_role):
+        patterns.check(f"skip[{pattern}]", pattern, layers, f"{', '.join(by_role)} or layers by their names")
+        skipped |= {layer for layer in layers if patterns.match(pattern, layer)}
+    return skipped
+
+
+def _first(model: nn.Module, layers: Collection[str], patterns: LayerPatterns) -> set[str]:
+    """Return the name of the layer that reads the input, if it is one that can be pruned."""
+    modules = dict(model.named_modules())
+    for name, module in modules.items():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            return set()
+        if name in layers:
+            around = name.rpartition(".")[0]
+            # Who writes an attention calls it that; what its layers compute is known only once it runs.
+            outermost = (f"{around}." if around else "") in patterns.prefixes
+            named = [module] if outermost else [module, modules[around]]
+            return set() if any("Attention" in type(one).__name__ for one in named) else {name}
+    return set()

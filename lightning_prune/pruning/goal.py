@@ -6,16 +6,17 @@ from typing import get_args
 
 from torch import nn
 
+from lightning_prune.arguments import instance, items, one_of
 from lightning_prune.errors import InputError
+from lightning_prune.graph import LayerPatterns, check_each, check_patterns
 from lightning_prune.pruning.competition import Competition
 from lightning_prune.pruning.counts import Rounding, check_sparsity
 from lightning_prune.pruning.finding import Skip, Uncut, find_prunables
+from lightning_prune.pruning.granularities.element import Element
 from lightning_prune.pruning.granularities.granularity import Granularity
-from lightning_prune.pruning.layer_patterns import check_each
 from lightning_prune.pruning.prunable import Prunable
 from lightning_prune.pruning.quota import Quota, Scope, Sparsity
 from lightning_prune.slimming import TracedModel
-from lightning_prune.training import instance, one_of
 
 
 class Goal:
@@ -27,7 +28,7 @@ class Goal:
             by itself.
         scope: Where units compete.
         floor: Fraction of its units that every layer keeps in global scope, in [0, 1), at least one.
-        skip: Layers left as they are.
+        skip: Layers left as they are; see `lightning_prune.pruning.finding.Skip`.
         uncut: Treatment of layers that the granularity cannot cut, or that lack what a criterion scores.
         rounding: How the number of units that a layer loses is rounded.
 
@@ -45,11 +46,11 @@ class Goal:
         uncut: Uncut = "skip",
         rounding: Rounding = "round",
     ) -> None:
-        self.granularity: Granularity = instance("granularity", Granularity, granularity)
+        self.granularity: Granularity = instance("granularity", Granularity, granularity, Element)
         self.quota = Quota(_settled(sparsity, granularity), scope, floor, rounding)
-        if isinstance(skip, str) or not isinstance(skip, Collection):
-            raise InputError(f"expected skip to be a list of {', '.join(get_args(Skip))}, got {skip!r}")
-        self.skip: tuple[Skip, ...] = tuple(one_of("skip", layer, get_args(Skip)) for layer in skip)
+        self.skip = tuple(items("skip", skip, "'first', 'last', 'depthwise' and patterns of layer names"))
+        if self.skip:
+            check_patterns("skip", self.skip)
         self.uncut: Uncut = one_of("uncut", uncut, get_args(Uncut))
 
     def prunables(self, model: nn.Module, traced: TracedModel | None) -> list[Prunable] | None:
@@ -60,13 +61,13 @@ class Goal:
         """
         return find_prunables(model, traced, self.granularity, self.skip, self.uncut)
 
-    def settle(self, prunables: Sequence[Prunable]) -> Competition:
-        """Return those of `prunables` that are to lose units, with their final sparsities.
+    def settle(self, model: nn.Module, prunables: Sequence[Prunable]) -> Competition:
+        """Return those of a model's `prunables` that are to lose units, with their final sparsities.
 
         Raises:
             InputError: If a pattern matches no layer that can be pruned, or the scope does not suit the granularity.
         """
-        wanted = dict(zip(prunables, self.quota.shares(prunables), strict=True))
+        wanted = dict(zip(prunables, self.quota.shares(prunables, LayerPatterns(model)), strict=True))
         losing = {prunable: sparsity for prunable, sparsity in wanted.items() if sparsity > 0}
         return Competition(list(losing), list(losing.values()), self.quota)
 
@@ -77,7 +78,7 @@ class Goal:
             InputError: As `prunables` and `settle`.
         """
         found = self.prunables(model, traced)
-        return None if found is None else self.settle(found)
+        return None if found is None else self.settle(model, found)
 
 
 def _settled(sparsity: Sparsity | None, granularity: Granularity) -> Sparsity:

@@ -8,7 +8,9 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from lightning_prune.arguments import one_of
 from lightning_prune.errors import InputError
+from lightning_prune.graph import LayerPatterns, by_layer, check_each
 from lightning_prune.pruning.counts import (
     Rounding,
     check_floor,
@@ -17,11 +19,9 @@ from lightning_prune.pruning.counts import (
     kept_at_least,
     nearest_width,
 )
-from lightning_prune.pruning.layer_patterns import by_layer, check_each
 from lightning_prune.pruning.lowest import lowest
 from lightning_prune.pruning.prunable import Prunable
 from lightning_prune.pruning.selection import select_alone, select_together
-from lightning_prune.training import one_of
 
 Scope = Literal["layer", "global", "erdos_renyi_kernel"]
 """Where units compete.
@@ -78,10 +78,14 @@ class Quota:
         """Return how many of `n_units` go that all compete with each other."""
         return count(n_units, self.fraction, self.rounding)
 
-    def shares(self, prunables: Sequence[Prunable]) -> list[float]:
+    def shares(self, prunables: Sequence[Prunable], patterns: LayerPatterns) -> list[float]:
         """Return the fraction of its units that each prunable is to lose in the end: the lowest of any of its layers.
 
         Layers that no pattern matches are to lose none, and channels never more than one of their layers allows.
+
+        Args:
+            prunables: What competes.
+            patterns: Of the model that has them.
 
         Raises:
             InputError: If a pattern matches no layer that can be pruned, or sizes are to tell for anything but one
@@ -92,7 +96,7 @@ class Quota:
         if not isinstance(self.sparsity, Mapping):
             return [self.sparsity] * len(prunables)
         layers = sorted({layer for prunable in prunables for layer in prunable.layers})
-        wanted = by_layer("sparsity", self.sparsity, layers, "a prunable layer that trains")
+        wanted = by_layer("sparsity", self.sparsity, layers, patterns, "a prunable layer that trains")
         found = [min(wanted[layer] for layer in prunable.layers) for prunable in prunables]
         if not any(found) and any(self.sparsity.values()):
             raise InputError(

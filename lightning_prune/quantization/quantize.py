@@ -2,14 +2,13 @@
 
 import copy
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import TypeVar
 
 import torch
 from torch import nn
 
 from lightning_prune.errors import InputError
-from lightning_prune.graph import ExampleInput, stored_tensors
+from lightning_prune.graph import ExampleInput, LayerPatterns, stored_tensors
 from lightning_prune.quantization.placement import place
 from lightning_prune.quantization.quantization_interceptor import (
     NAME,
@@ -48,7 +47,7 @@ def quantize(
     chosen: dict[str, Quantizer] = {}
 
     def choose(names: list[str]) -> list[str]:
-        chosen.update(_methods(names, quantizer, layers or {}, first_bits, last_bits))
+        chosen.update(_methods(names, quantizer, layers or {}, LayerPatterns(model), first_bits, last_bits))
         return list(chosen)
 
     placement = place(model, example_input, choose)
@@ -71,15 +70,13 @@ def _methods(
     names: list[str],
     quantizer: Quantizer,
     layers: Mapping[str, Quantizer | None],
+    patterns: LayerPatterns,
     first_bits: int | None,
     last_bits: int | None,
 ) -> dict[str, Quantizer]:
     """Return the method of each layer that is quantized."""
     for pattern in layers:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise InputError(
-                f"expected names of layers or patterns of them, got {pattern}, which matches none of {', '.join(names)}"
-            )
+        patterns.check(f"layers[{pattern}]", pattern, names, "a layer that can be quantized")
     edges = {names[-1]: last_bits, names[0]: first_bits} if names else {}
     methods: dict[str, Quantizer] = {}
     for name in names:
@@ -87,7 +84,7 @@ def _methods(
         if name in edges:
             bits = quantizer.edge_bits if edges[name] is None else edges[name]
             method = quantizer if bits is None else quantizer.of_bits(bits)
-        method = next((own for pattern, own in layers.items() if fnmatchcase(name, pattern)), method)
+        method = patterns.first(layers, name, method)
         if method is not None:
             methods[name] = method
     return methods

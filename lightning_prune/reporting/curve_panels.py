@@ -100,9 +100,9 @@ def _pruning_panel(curves: Curves) -> Panel | None:
 
 def prunes_weights(curves: Curves) -> bool:
     """Return whether weights became zero one by one: without a channel that could go, MACs stay what they were."""
-    macs = finite(curves.get("macs/ratio", {}))
+    macs = finite(curves.get("macs/ratio", {}))  # none of a module whose channels cannot be followed
     # A channel that happens to lose all its weights is no structure yet.
-    return any(finite(curves.get("sparsity/total", {}))) and bool(macs) and min(macs) > 0.99
+    return any(finite(curves.get("sparsity/total", {}))) and min(macs, default=1.0) > 0.99
 
 
 def layers_left(curves: Curves) -> dict[str, Points]:

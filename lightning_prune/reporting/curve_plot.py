@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_prune.errors import InputError
 from lightning_prune.reporting.curve_panels import (
     Curve,
     Panel,
@@ -30,7 +29,9 @@ _NAMED_LAYERS = 40
 """How many layers are named at most; of more every second, third ... one is."""
 
 
-def plot_curves(run_folder: Path, rows: Sequence[Row], metric: Metric, *, hard_from_epoch: float | None = None) -> Path:
+def plot_curves(
+    run_folder: Path, rows: Sequence[Row], metric: Metric, *, hard_from_epoch: float | None = None
+) -> Path | None:
     """Draw `curves.png` into a run folder: the metric over the epochs, and what pruning leaves.
 
     What a fine-tuning logged stands behind the epochs of the training.
@@ -41,14 +42,19 @@ def plot_curves(run_folder: Path, rows: Sequence[Row], metric: Metric, *, hard_f
         metric: Of these.
         hard_from_epoch: Epochs, not always whole, after which the masks are final; the rest of the training is shaded.
 
+    Returns:
+        The picture; None where nothing was logged that it could show.
+
     Raises:
-        InputError: If the folder has no logged metrics, or none of those that are drawn.
+        InputError: If the folder has no logged metrics.
     """
     scores = {row.name: row.score for row in rows if row.name != EXPORTED}  # which is the last one again
     folder = RunFolder(run_folder)
     curves = read_metrics(run_folder)
     tuned = read_metrics(folder.finetuning.path) if folder.finetuning.metrics else {}
     figure = draw_curves(curves, folder.title, metric, scores=scores, tuned=tuned, hard_from_epoch=hard_from_epoch)
+    if figure is None:
+        return None
     figure.savefig(folder.curves)
     return folder.curves
 
@@ -61,7 +67,7 @@ def draw_curves(
     scores: Mapping[str, float],
     tuned: Curves | None = None,
     hard_from_epoch: float | None = None,
-) -> Figure:
+) -> Figure | None:
     """Draw a metric, and below it what pruning leaves, over the epochs.
 
     Where single weights are pruned, the picture shows the weights that are left, of every layer too.
@@ -74,15 +80,14 @@ def draw_curves(
         tuned: What its fine-tuning logged, by its own epochs.
         hard_from_epoch: Epochs, not always whole, after which the masks are final; the rest of the training is shaded.
 
-    Raises:
-        InputError: If there is nothing to draw.
+    Returns:
+        The picture; None if there is nothing to draw.
     """
     last = max((epoch for points in curves.values() for epoch in points), default=0)
     later = {name: {last + epoch: v for epoch, v in points.items()} for name, points in (tuned or {}).items()}
     panels = panels_of(curves, later, metric)
     if not panels:
-        wanted = f"{metric.name} or loss of train or val, sparsity/total, macs/ratio"
-        raise InputError(f"expected finite values of one of {wanted}, got {', '.join(curves) or 'no metrics'}")
+        return None
     layers = layers_left(curves) if prunes_weights(curves) else {}
     figure, grid = _figure(panels, layers)
     for axes, panel in zip(grid, panels, strict=False):  # the layers have one more

@@ -1,23 +1,22 @@
-"""What train.py does, stage by stage."""
+"""What `lightning-prune train` does, stage by stage, and what it leaves, read again."""
 
-from lightning_prune.runs.building import build, build_network
-from lightning_prune.runs.configurations import read_configuration, refuse_gone
-from lightning_prune.runs.finished_run import FinishedRun, finished_run
+from lightning_prune.runs.building import build_data
+from lightning_prune.runs.example_inputs import labelled_images, resized, training_inputs
+from lightning_prune.runs.finished_run import FinishedRun, dense_module, finished_configuration, finished_run
 from lightning_prune.runs.job import run_job
 from lightning_prune.runs.messages import ending_in_one_line
-from lightning_prune.runs.overrides import refuse_misplaced, refuse_renamed
-from lightning_prune.runs.resolvers import register_resolvers
+from lightning_prune.runs.modules import network_of
 
 __all__ = [
     "FinishedRun",
-    "build",
-    "build_network",
+    "build_data",
+    "dense_module",
     "ending_in_one_line",
+    "finished_configuration",
     "finished_run",
-    "read_configuration",
-    "refuse_gone",
-    "refuse_misplaced",
-    "refuse_renamed",
-    "register_resolvers",
+    "labelled_images",
+    "network_of",
+    "resized",
     "run_job",
+    "training_inputs",
 ]

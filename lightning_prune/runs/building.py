@@ -1,17 +1,17 @@
-"""What a configuration names, as objects: callbacks, networks, and the module that a stage trains."""
+"""What a configuration names, as objects: anything with a `_target_`, whatever arguments its constructor takes."""
 
-from collections.abc import Mapping
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from torch import nn
 
-from lightning_prune.data import InMemoryImages
 from lightning_prune.errors import InputError
-from lightning_prune.models import ImageClassifier
+from lightning_prune.options import near
 
 
 class BuildError(InputError):
@@ -24,7 +24,8 @@ class BuildError(InputError):
 
     def __init__(self, key: str, cause: BaseException) -> None:
         self.key, self.cause = key, cause
-        super().__init__(f"expected {key} to name what can be built, got {type(cause).__name__}: {cause}")
+        kind = "" if isinstance(cause, InputError) else f"{type(cause).__name__}: "
+        super().__init__(f"{key}: {kind}{' '.join(str(cause).split())}")
 
 
 def build(cfg: DictConfig, key: str, given: Mapping[str, Any] | None = None) -> Any:
@@ -39,12 +40,69 @@ def build(cfg: DictConfig, key: str, given: Mapping[str, Any] | None = None) -> 
         BuildError: If that fails.
     """
     options = OmegaConf.select(cfg, key)
+    if not isinstance(options, DictConfig) or options.get("_target_") is None:
+        raise BuildError(key, InputError(f"expected options with a _target_, got {options}"))
+    check_arguments(options, key, given or {})
     try:
         return instantiate(options, **(given or {}))
     except InstantiationException as error:
         if error.__cause__ is None:
             raise
         raise BuildError(_failing_key(options, key), error.__cause__) from error.__cause__
+
+
+def target_of(options: DictConfig, key: str) -> Callable[..., Any]:
+    """Return the class or function that options name by `_target_`.
+
+    Raises:
+        BuildError: If there is none.
+    """
+    path = options.get("_target_")
+    try:
+        target = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise BuildError(
+            f"{key}._target_", InputError(f"expected the dotted path of a class or function, got {path}: {error}")
+        ) from error
+    if not callable(target):
+        raise BuildError(f"{key}._target_", InputError(f"expected a class or function, got {path}, which is neither"))
+    found: Callable[..., Any] = target
+    return found
+
+
+def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the arguments that a class or function takes, by name; none where that cannot be known."""
+    try:
+        return inspect.signature(target).parameters
+    except (TypeError, ValueError):  # of some that are written in C
+        return {}
+
+
+def takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Return whether arguments of any name are taken, or which ones is not known."""
+    return not parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
+def check_arguments(options: DictConfig, key: str, given: Mapping[str, Any]) -> None:
+    """Refuse options that are no arguments of what they name, and say which are.
+
+    Raises:
+        BuildError: If there are such.
+    """
+    target = target_of(options, key)
+    parameters = parameters_of(target)
+    unknown = [str(name) for name in [*options, *given] if name not in parameters and not str(name).startswith("_")]
+    if takes_any(parameters) or not unknown:
+        return
+    name = getattr(target, "__qualname__", options["_target_"])
+    known = [one for one in parameters if one not in given]
+    raise BuildError(
+        key,
+        InputError(
+            f"expected arguments of {name} ({', '.join(known) or 'which takes none'}), got {unknown[0]}"
+            f"{near(unknown[0], known)}"
+        ),
+    )
 
 
 def _failing_key(options: DictConfig | ListConfig, key: str) -> str:
@@ -60,32 +118,43 @@ def _failing_key(options: DictConfig | ListConfig, key: str) -> str:
     return key
 
 
-def build_strategy(cfg: DictConfig, teacher: nn.Module | None) -> dict[str, Callback]:
-    """Build the callbacks of a stage, those with a teacher around this one, whose weights may come later."""
-    return {
-        name: build(cfg, f"strategy.{name}", {"teacher": teacher} if "teacher" in options else {})
-        for name, options in cfg.strategy.items()
-    }
+def build_data(cfg: DictConfig) -> LightningDataModule:
+    """Build the data of a run.
+
+    Raises:
+        BuildError: If it is no LightningDataModule.
+    """
+    data = build(cfg, "data")
+    if not isinstance(data, LightningDataModule):
+        raise BuildError("data", InputError(f"expected a LightningDataModule, got {type(data).__name__}"))
+    return data
 
 
-def build_network(cfg: DictConfig, key: str, data: InMemoryImages) -> nn.Module:
-    """Build the network that a key names, for the data."""
-    network: nn.Module = build(cfg, key, {"num_classes": data.num_classes, "in_channels": data.in_channels})
-    return network
+def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], plugins: Sequence[Any], logger: Any) -> Trainer:
+    """Build the Trainer of a run, with what it has of its own beside what its configuration says.
+
+    Args:
+        cfg: The configuration of a stage.
+        callbacks: Beside those below `trainer.callbacks`.
+        plugins: Beside those below `trainer.plugins`.
+        logger: What logs.
+
+    Raises:
+        BuildError: If that fails.
+    """
+    make = build(cfg, "trainer", {"_partial_": True})
+    own = {name: list(make.keywords.pop(name, None) or []) for name in ("callbacks", "plugins")}
+    if make.keywords.pop("logger", None) is not None:
+        raise BuildError("trainer.logger", InputError("expected loggers by logger=NAME, or logger=none, got them here"))
+    try:
+        trainer: Trainer = make(
+            callbacks=[*own["callbacks"], *callbacks], plugins=[*own["plugins"], *plugins], logger=logger
+        )
+    except Exception as error:
+        raise BuildError("trainer", error) from error
+    return trainer
 
 
-def build_classifier(cfg: DictConfig, data: InMemoryImages) -> ImageClassifier:
-    """Build what a stage trains, from its seed on."""
-    seed_everything(cfg.seed, workers=True, verbose=False)
-    optimizer, lr_scheduler = build(cfg, "optimizer"), build(cfg, "lr_scheduler")
-    module = ImageClassifier(build_network(cfg, "model", data), data.num_classes, optimizer, lr_scheduler)
-    module.example_input_array = data.example_input(2)
-    return module
-
-
-def classifier_options(cfg: DictConfig, data: InMemoryImages) -> dict[str, Any]:
-    """Return what `hydra.utils.instantiate` builds the wide module of a stage from, for the files of a slim one."""
-    model: Any = OmegaConf.to_container(cfg.model, resolve=True)
-    network = {**model, "num_classes": data.num_classes, "in_channels": data.in_channels}
-    path = f"{ImageClassifier.__module__}.{ImageClassifier.__name__}"
-    return {"_target_": path, "network": network, "num_classes": data.num_classes}
+def build_callbacks(cfg: DictConfig) -> list[Callback]:
+    """Build the callbacks that were chosen beside the strategies."""
+    return [build(cfg, f"callbacks.{name}") for name in cfg.callbacks]

@@ -14,29 +14,36 @@ from lightning_prune.export import shape_mismatch
 from lightning_prune.reporting import RunFolder
 
 
-def checkpoint_callbacks(folder: RunFolder, every_n_steps: int | None) -> list[ModelCheckpoint]:
-    """Return what writes the best checkpoint of a run by `val/accuracy`, and the last one.
+def checkpoint_callbacks(
+    folder: RunFolder, monitor: str | None, mode: str, every_n_steps: int | None
+) -> list[ModelCheckpoint]:
+    """Return what writes the best checkpoint of a run, and the last one.
 
     Args:
         folder: Where they go.
+        monitor: The metric that tells which is the best; None to write the last one alone.
+        mode: Whether more of it is better, `max`, or less, `min`.
         every_n_steps: Optimizer steps after which the last one is written within an epoch too; None for its end alone.
 
     Raises:
         InputError: If `every_n_steps` is not such a number.
     """
     path, name = folder.checkpoints, folder.last_checkpoint.stem
-    best = BestPrunedCheckpoint(
-        path, folder.best_checkpoint.stem, monitor="val/accuracy", mode="max", enable_version_counter=False
-    )
-    last = ModelCheckpoint(path, name, enable_version_counter=False)
+    found: list[ModelCheckpoint] = []
+    if monitor is not None:
+        found.append(
+            BestPrunedCheckpoint(
+                path, folder.best_checkpoint.stem, monitor=monitor, mode=mode, enable_version_counter=False
+            )
+        )
+    found.append(ModelCheckpoint(path, name, enable_version_counter=False))
     if every_n_steps is None:
-        return [best, last]
+        return found
     if not isinstance(every_n_steps, int) or every_n_steps < 1:
         raise InputError(
             f"expected checkpoint_every_n_steps to be null or a whole number of at least 1, got {every_n_steps}"
         )
-    within = ModelCheckpoint(path, name, every_n_train_steps=every_n_steps, enable_version_counter=False)
-    return [best, last, within]
+    return [*found, ModelCheckpoint(path, name, every_n_train_steps=every_n_steps, enable_version_counter=False)]
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

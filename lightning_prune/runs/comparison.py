@@ -1,13 +1,16 @@
-"""The models of a run side by side: what they get right on the test set, and what they cost."""
+"""The models of a run side by side: how good they are on the test set, and what they cost."""
 
+import copy
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 
@@ -24,86 +27,79 @@ from lightning_prune.reporting import (
     profile_all,
     write_summary,
 )
+from lightning_prune.runs.evaluation import Evaluation, evaluate
+from lightning_prune.runs.example_inputs import Inputs, resized
 from lightning_prune.training import OrderedCallback
 
-METRIC = Metric("accuracy", "max")
 
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """A model, how good it is, and the size of its file if it is one that was opened again."""
 
-class OpenedFile(LightningModule):
-    """A network in a file that was opened again.
-
-    Args:
-        compute: Maps images `(n, channels, h, w)` to logits `(n, num_classes)`, on the CPU.
-    """
-
-    def __init__(self, compute: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.compute = compute
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits `(n, num_classes)` of images `(n, channels, h, w)`."""
-        return self.compute(x)
-
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Return logits `(n, num_classes)` and labels `(n,)`."""
-        images, labels = batch
-        return self(images), labels
+    model: LightningModule
+    found: Evaluation
+    file_bytes: int | None = None
 
 
 class Comparison:
-    """Test models when they are there, and measure all of them together at the end, so that their latencies compare.
+    """Test each model once when it is there, and measure all of them together, so that their latencies compare.
 
     Args:
-        data: Predicted is what its `predict_dataloader` gives; a module's `predict_step` returns logits and labels.
-        accelerator: What predicts, as the Trainer takes it; costs are measured on the CPU.
-        precision: In which it does.
+        cfg: The configuration of the run: what tests, in which precision; costs are measured on the CPU.
+        data: What models are tested on.
+        metric: By which they are judged.
+        example: What their `forward` takes, `(n, ...)` each; None where it does not take tensors.
     """
 
-    def __init__(self, data: LightningDataModule, accelerator: str, precision: Any) -> None:
-        self._data, self._accelerator, self._precision = data, accelerator, precision
-        self.models: dict[str, LightningModule] = {}
-        self.classes: dict[str, Tensor] = {}
-        """The predicted class of every test image, `(n,)`, by model."""
-        self._accuracies: dict[str, float] = {}
-        self._files: dict[str, int] = {}
+    def __init__(self, cfg: DictConfig, data: LightningDataModule, metric: Metric, example: Inputs | None) -> None:
+        self._cfg, self._data, self.metric, self._example = cfg, data, metric, example
+        self._compared: dict[str, _Compared] = {}
+
+    @property
+    def last(self) -> LightningModule:
+        """The model that came last, a file aside."""
+        return [one.model for one in self._compared.values() if one.file_bytes is None][-1]
 
     def add(self, models: Mapping[str, LightningModule], trainer: Trainer) -> None:
         """Test models by name, and tell the loggers of a trainer."""
         for name, model in models.items():
-            self._add(name, model, self._accelerator, self._precision)
-        results = {f"test/accuracy_{name}": self._accuracies[name] for name in models}
-        for logger in trainer.loggers:
-            logger.log_metrics(results, step=trainer.global_step)
+            self._compared[name] = _Compared(model, evaluate(model, self._data, self._cfg, self.metric))
+        self._log({name: self._compared[name].found for name in models}, trainer.loggers, trainer.global_step)
+
+    def add_untested(self, name: str, model: LightningModule) -> None:
+        """Take a model along of which nothing but its costs is told."""
+        self._compared[name] = _Compared(model, Evaluation(math.nan, {}, None))
 
     def add_file(self, name: str, file: Path, compute: Callable[[Tensor], Tensor]) -> None:
-        """Test what was opened of the last model's file, from images `(n, channels, h, w)` to logits, on the CPU.
+        """Test what was opened of the last model's file, which takes tensors of any shape, in that model's place.
 
-        Its accuracy, latency and bytes are measured; parameters, non-zeros and MACs will be that model's.
+        Its score, latency and bytes are measured; parameters, non-zeros and MACs will be that model's. A module that
+        does not call its `forward` when it is tested cannot tell how good a file is.
         """
-        self._add(name, OpenedFile(compute), "cpu", "32-true")
-        self._files[name] = file.stat().st_size
+        opened = copy.copy(self.last)
+        vars(opened)["forward"] = compute
+        found = evaluate(opened, self._data, self._cfg, self.metric, accelerator="cpu")
+        self._compared[name] = _Compared(opened, found, file.stat().st_size)
 
-    def rows(self, example_input: Tensor) -> list[Row]:
+    def rows(self, samples: int) -> list[Row]:
         """Return what is known of all models, in the order in which they came.
 
         Args:
-            example_input: The batch whose latency is measured, `(n, channels, h, w)`, on the CPU.
+            samples: In the batch whose latency is measured.
         """
+        example = None if self._example is None else resized(self._example, samples)
+        entries = list(self._compared.items())
         with suspended():  # a rounded number takes as much space as another, and more time, before it is exported
-            profiles = profile_all([model.cpu() for model in self.models.values()], example_input)
-        for number, name in enumerate(self.models):
-            if name in self._files:
-                own = profiles[number]
-                profiles[number] = replace(
-                    profiles[number - 1],
-                    bytes=self._files[name],
-                    latency_ms=own.latency_ms,
-                    latency_low_ms=own.latency_low_ms,
-                    latency_high_ms=own.latency_high_ms,
-                )
-        examples = [len(classes) for classes in self.classes.values()]
-        entries = zip(self.models, self._accuracies.values(), profiles, examples, strict=True)
-        return [Row(*entry) for entry in entries]
+            profiles = profile_all([one.model.cpu() for _, one in entries], example)
+        for number, (_, one) in enumerate(entries):
+            if one.file_bytes is not None:
+                of_network = profiles[number - 1]
+                latency = {key: value for key, value in vars(profiles[number]).items() if key.startswith("latency_")}
+                profiles[number] = replace(of_network, bytes=one.file_bytes, **latency)
+        return [
+            Row(name, one.found.score, profile, self._examples(one.found))
+            for (name, one), profile in zip(entries, profiles, strict=True)
+        ]
 
     def report(
         self, folder: RunFolder, rows: Sequence[Row], strategy: Mapping[str, Callback], extra: Mapping[str, Json]
@@ -116,39 +112,60 @@ class Comparison:
             strategy: The callbacks of that training, by name.
             extra: What the summary says besides; see `write_summary`.
         """
-        equal = torch.equal(self.classes["masked"], self.classes["slim"]) if "slim" in self.classes else None
-        trained = next(self.models[name] for name in ("masked", "quantized", "dense") if name in self.models)
+        masked, slim = (self._classes(name) for name in ("masked", "slim"))
+        equal = torch.equal(masked, slim) if masked is not None and slim is not None else None
+        trained = next(self._compared[name].model for name in ENDS if name in self._compared)
         own = {name: callback for name, callback in strategy.items() if isinstance(callback, OrderedCallback)}
         reports = {name: text for name, callback in own.items() if (text := callback.report(trained))}
         results = {"predictions_equal": equal, "pruning": reports}
-        write_summary(folder.summary, rows, METRIC, {**extra, **results})
-        final_epochs = [pruner.final_epoch for pruner in strategy.values() if isinstance(pruner, Pruner)]
-        plot_curves(
-            folder.path, rows, METRIC, hard_from_epoch=max((e for e in final_epochs if e is not None), default=None)
-        )
-        console = Console()
-        console.print(EndTable(rows, METRIC))
-        files = sorted(path.name for path in folder.path.iterdir() if not path.name.startswith("."))
-        lines = [f"{name}: {in_words(text)}" for name, text in reports.items()]
-        for line in [*lines, f"In {os.path.relpath(folder.path)}: {', '.join(files)}"]:
-            console.print(f"\n{line}", markup=False, highlight=False, soft_wrap=True)
+        write_summary(folder.summary, rows, self.metric, {**extra, **results})
+        if folder.metrics:
+            epochs = [pruner.final_epoch for pruner in strategy.values() if isinstance(pruner, Pruner)]
+            final = max((epoch for epoch in epochs if epoch is not None), default=None)
+            plot_curves(folder.path, rows, self.metric, hard_from_epoch=final)
+        print_report(folder, rows, self.metric, reports)
+        self._say_unlogged()
 
-    def _add(self, name: str, model: LightningModule, accelerator: str, precision: Any) -> None:
-        self.classes[name], labels = self._predict(model, accelerator, precision)
-        self._accuracies[name] = float((self.classes[name] == labels).double().mean())
-        self.models[name] = model
+    def _say_unlogged(self) -> None:
+        """Say what could be asked for, where the metric that was asked for is nowhere."""
+        tested = [one.found for one in self._compared.values() if one.found.logged]
+        if tested and all(math.isnan(found.score) for found in tested):
+            names = ", ".join(sorted(tested[0].logged))
+            print(f"\nNo score: monitor={self._cfg.monitor or 'null'}; the module logs {names} when it is tested")
 
-    def _predict(self, model: LightningModule, accelerator: str, precision: Any) -> tuple[Tensor, Tensor]:
-        """Return the predicted and the true classes of all test images, on one device and with no logger."""
-        tester = Trainer(
-            accelerator=accelerator,
-            devices=1,
-            precision=precision,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        batches: Any = tester.predict(model, datamodule=self._data)
-        logits, labels = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
-        return logits.argmax(dim=1), labels
+    def _classes(self, name: str) -> Tensor | None:
+        return self._compared[name].found.classes if name in self._compared else None
+
+    def _examples(self, found: Evaluation) -> int | None:
+        """Return of how many examples a score is a share."""
+        return len(found.classes) if self.metric.is_share and found.classes is not None else None
+
+    def _log(self, found: Mapping[str, Evaluation], loggers: Sequence[Logger], step: int) -> None:
+        name = f"{self.metric.split}/{self.metric.name}"
+        results = {f"{name}_{model}": one.score for model, one in found.items() if not math.isnan(one.score)}
+        for logger in loggers:
+            logger.log_metrics(results, step=step)
+            logger.save()
+
+
+ENDS = ("masked", "quantized", "trained")
+"""What the model is called that a strategy has worked on, or nothing has."""
+
+
+def print_report(
+    folder: RunFolder, rows: Sequence[Row], metric: Metric, reports: Mapping[str, Mapping[str, Json]]
+) -> None:
+    """Print the table of a run, what its strategies tell, and which files it has left.
+
+    Args:
+        folder: The run's.
+        rows: Its models.
+        metric: By which they are judged.
+        reports: By strategy.
+    """
+    console = Console()
+    console.print(EndTable(rows, metric))
+    files = sorted(path.name for path in folder.path.iterdir() if not path.name.startswith("."))
+    lines = [f"{name}: {in_words(text)}" for name, text in reports.items()]
+    for line in [*lines, f"In {os.path.relpath(folder.path)}: {', '.join(files)}"]:
+        console.print(f"\n{line}", markup=False, highlight=False, soft_wrap=True)

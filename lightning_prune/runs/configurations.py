@@ -13,9 +13,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_prune.errors import InputError
+from lightning_prune.options import is_of_teacher, refuse_strays, refuse_unread
 from lightning_prune.reporting import RunFolder
-from lightning_prune.runs.overrides import refuse_strays, refuse_unread
-from lightning_prune.runs.stage_needs import is_of_teacher
 
 LAYOUT = 1
 """Raised when keys get other names or `_target_` leads to other places: runs of another layout are not resumed."""

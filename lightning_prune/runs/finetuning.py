@@ -58,7 +58,11 @@ def start_finetuning(
 
 
 def affordable_epochs(
-    build: Callable[[], Module], folder: RunFolder, example_input: Tensor, epochs: int, longest: float | None
+    build: Callable[[], Module],
+    folder: RunFolder,
+    example_input: tuple[Tensor, ...],
+    epochs: int,
+    longest: float | None,
 ) -> int:
     """Return for how many epochs the slim model of a run trains with the compute that the dense one has had.
 

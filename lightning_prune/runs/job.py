@@ -1,36 +1,47 @@
 """One job of the command line: a run, or one of a sweep, from its configuration to its end."""
 
 import os
+import shutil
 import signal
 import sys
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from lightning_prune.errors import InputError
+from lightning_prune.options import wants_full_errors
+from lightning_prune.reporting import RunFolder
 from lightning_prune.runs.configurations import job_configuration
-from lightning_prune.runs.messages import one_line, quiet_libraries
+from lightning_prune.runs.messages import joined, one_line, quiet_libraries
 from lightning_prune.runs.pipeline import run_stages
 
 
 def run_job(cfg: DictConfig) -> None:
     """Run one job; what a person got wrong ends it with one line, and in a sweep does not end the others.
 
+    A run that is refused before its first step leaves nothing.
+
     Args:
         cfg: As Hydra has composed it.
     """
+    hydra = HydraConfig.get()
+    folder = RunFolder(Path(hydra.runtime.output_dir))
+    is_new = not folder.config.is_file()
     try:
         with one_line():
             cfg = job_configuration(cfg)
-        with one_line(InputError):
-            _run(cfg)
-    except CompactHydraException as error:
-        if HydraConfig.get().mode == RunMode.RUN:
+        _run(cfg)
+    except InputError as error:
+        if is_new and hydra.mode == RunMode.RUN:
+            _remove_unless_begun(folder)
+        if wants_full_errors():
             raise
-        print(f"Job {HydraConfig.get().job.num}: {error}", file=sys.stderr)
+        if hydra.mode == RunMode.RUN:
+            raise SystemExit(f"Error: {joined(error)}") from error
+        print(f"Job {hydra.job.num}: {joined(error)}", file=sys.stderr)
 
 
 def _run(cfg: DictConfig) -> None:
@@ -41,3 +52,16 @@ def _run(cfg: DictConfig) -> None:
     except (KeyboardInterrupt, SystemExit) as stop:
         print(f"Stopped. Go on with: python train.py resume={os.path.relpath(cfg.run_folder)}", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM if isinstance(stop, SIGTERMException) else 1) from stop
+
+
+def _remove_unless_begun(folder: RunFolder) -> None:
+    """Remove a new run's folder in which nothing was learned; what else lies there stays."""
+    if folder.checkpoints.exists() or os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    shutil.rmtree(folder.hydra_overrides.parent, ignore_errors=True)
+    for file in (folder.config, folder.path / f"{HydraConfig.get().job.name}.log"):
+        file.unlink(missing_ok=True)
+    for place in (folder.path, *folder.path.parents[:2]):
+        if place == Path.cwd() or any(place.iterdir()):
+            break
+        place.rmdir()

@@ -5,47 +5,43 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import HydraException
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_prune.errors import InputError
-from lightning_prune.runs.building import BuildError
 
 
 @contextmanager
-def one_line(kind: type[Exception] = Exception) -> Iterator[None]:
-    """Turn errors of a kind into one line: all of them where it is about what was typed, else mistakes of a person.
+def one_line() -> Iterator[None]:
+    """Turn all errors into those of one line, where they are about what was typed.
 
     HYDRA_FULL_ERROR=1 shows where they came from.
     """
     try:
         yield
-    except CompactHydraException:
+    except InputError:
         raise
-    except BuildError as error:
-        raise CompactHydraException(f"Error in {error.key}: {first_line(error.cause)}") from error
-    except kind as error:
-        raise CompactHydraException(f"Error: {first_line(error)}") from error
+    except Exception as error:
+        raise InputError(first_line(error)) from error
 
 
 @contextmanager
 def ending_in_one_line(*kinds: type[Exception]) -> Iterator[None]:
     """End the program with one line for mistakes of a person, and for other errors of these kinds."""
-    mistakes: tuple[type[Exception], ...] = (InputError, *kinds)
+    mistakes: tuple[type[Exception], ...] = (InputError, HydraException, *kinds)
     try:
         yield
-    except (BuildError, HydraException) as error:
-        raise SystemExit(f"Error: {_joined(error.__cause__ or error)}") from error
     except mistakes as error:
-        raise SystemExit(f"Error: {_joined(error)}") from error
+        raise SystemExit(f"Error: {joined(error)}") from error
 
 
 def first_line(error: BaseException) -> str:
     """Return what an error says in one line, with its type unless it is a person's mistake."""
-    return _joined(error) if isinstance(error, InputError) else f"{type(error).__name__}: {_joined(error)}"
+    return joined(error) if isinstance(error, InputError) else f"{type(error).__name__}: {joined(error)}"
 
 
-def _joined(error: BaseException) -> str:
+def joined(error: BaseException) -> str:
+    """Return the text of an error in one line."""
     return " ".join(str(error).split())
 
 
@@ -59,5 +55,6 @@ def quiet_libraries() -> None:
     """Leave out what Lightning says of itself, and warnings that nobody can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning 2.6 on torch 2.13
+    warnings.filterwarnings("ignore", ".*functional.all_gather is deprecated")  # the same
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # as it should, on resuming
     warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")

@@ -1,17 +1,17 @@
 """What is refused before anything is trained."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
-from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch import Callback, LightningModule, seed_everything
 from omegaconf import DictConfig
 
 from lightning_prune.callbacks import KnowledgeDistillation, Pruner, QuantizationAwareTraining
-from lightning_prune.data import InMemoryImages
 from lightning_prune.errors import InputError
-from lightning_prune.runs.building import build, build_classifier
+from lightning_prune.options import Config, keeps_dense, needs_dense, needs_momentum, needs_teacher
+from lightning_prune.runs.building import build
 from lightning_prune.runs.exporting import check_export
-from lightning_prune.runs.stage_needs import Config, keeps_dense, needs_dense, needs_momentum, needs_teacher
+from lightning_prune.runs.modules import refuse_unread_parts
 from lightning_prune.slimming import check_optimizer_state
 from lightning_prune.training import check_together
 
@@ -26,6 +26,7 @@ CHOICES = {
 def check_options(cfg: DictConfig) -> None:
     """Refuse what can be refused before data is read or anything trained, and set what holds for all stages."""
     check_numbers(cfg)
+    refuse_unread_parts(cfg)
     if cfg.finetune:
         check_finetuning(cfg)
     if needs_momentum(cfg):
@@ -80,12 +81,12 @@ def check_finetuning(config: Config) -> None:
         )
 
 
-def check_strategy(cfg: DictConfig, data: InMemoryImages, strategy: Collection[Callback]) -> None:
+def check_strategy(build_module: Callable[[], LightningModule], strategy: Collection[Callback]) -> None:
     """Refuse what would be refused when training starts, before the hours of a teacher."""
     check_together(strategy)
     for callback in strategy:
         if isinstance(callback, KnowledgeDistillation):
-            callback.check_layers(build_classifier(cfg, data))
+            callback.check_layers(build_module())
 
 
 def check_stages(cfg: DictConfig, pruners: Collection[Pruner], last: Collection[Callback]) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lightning_prune.options import WITHIN
 from lightning_prune.runs.configurations import folder_of
-from lightning_prune.runs.overrides import WITHIN
 from lightning_prune.runs.shared_folders import settings_key
 
 VERSION = version("lightning-prune")
@@ -19,13 +19,27 @@ def teacher_stage(cfg: DictConfig) -> DictConfig:
     own = copy.deepcopy(cfg)
     own.model, own.optimizer, own.lr_scheduler = cfg.teacher.model, cfg.teacher.optimizer, cfg.teacher.lr_scheduler
     set_epochs(own, cfg.teacher.epochs)
+    return _kept_stage(own)
+
+
+def baseline_stage(cfg: DictConfig) -> DictConfig:
+    """Return the configuration of a run without its strategies, in a folder named by all that determines it.
+
+    It begins with the run's weights, if it has any, and trains by the same recipe for as long.
+    """
+    return _kept_stage(copy.deepcopy(cfg), weights=cfg.weights)
+
+
+def _kept_stage(own: DictConfig, weights: str | None = None) -> DictConfig:
+    """Return a configuration without what does not determine the network that a plain training ends with."""
     _take_strategy(own, {})
-    own.finetune, own.logger = None, {"csv": cfg.logger.csv}
-    own.overrides, own.sweep = [], None
+    own.finetune, own.logger = None, {name: own.logger[name] for name in ("csv",) if name in own.logger}
+    own.overrides, own.sweep, own.weights, own.baseline = [], None, weights, "none"
     settings: Any = OmegaConf.to_container(own, resolve=True)
     trainer = {key: value for key, value in settings["trainer"].items() if not key.startswith(("log_", "enable_"))}
-    determined = [settings[key] for key in ("model", "data", "optimizer", "lr_scheduler", "seed", "threads")]
-    own.run_folder = str(Path(cfg.teacher.folder, settings_key([VERSION, trainer, determined])))
+    keys = ("module", "model", "data", "optimizer", "lr_scheduler", "callbacks", "seed", "threads", "weights")
+    determined = [settings[key] for key in (*keys, "monitor", "mode")]
+    own.run_folder = str(Path(own.teacher.folder, settings_key([VERSION, trainer, determined])))
     return own
 
 

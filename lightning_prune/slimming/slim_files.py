@@ -31,6 +31,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from lightning_prune.arguments import instance, shown
 from lightning_prune.errors import InputError
 from lightning_prune.quantization import quantization_of
 from lightning_prune.slimming.channels.sizes import Kept
@@ -64,14 +65,21 @@ def save_slim(
 
     Args:
         model: See `slim_state`.
-        path: File to write.
+        path: File to write; folders that it needs are made.
         kept: See `slim_state`.
         build: See `slim_state`.
 
     Raises:
-        InputError: If `build` is not plain data.
+        InputError: If `build` is not plain data, or the file cannot be written.
     """
-    torch.save(slim_state(model, kept=kept, build=build), path)
+    _check_order("save_slim", model, path)
+    state = slim_state(model, kept=kept, build=build)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with Path(path).open("wb") as file:
+            torch.save(state, file)
+    except OSError as error:
+        raise InputError(f"expected a file that can be written, got {path}: {error.strerror}") from error
 
 
 def slim_state(model: nn.Module, *, kept: Kept | None = None, build: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -91,8 +99,10 @@ def slim_state(model: nn.Module, *, kept: Kept | None = None, build: Mapping[str
     Raises:
         InputError: If `build` is not plain data.
     """
+    instance("kept", Mapping | None, kept)
+    instance("build", Mapping | None, build)
     if build is not None and not _is_plain(dict(build)):
-        raise InputError(f"expected build to be made of numbers, texts, lists and dictionaries, got {dict(build)}")
+        raise InputError(f"expected build to be made of numbers, texts, lists and dictionaries, got {shown(build)}")
     named = model.named_modules(remove_duplicate=False)
     state = model.state_dict()
     saved: dict[str, Any] = {
@@ -133,6 +143,7 @@ def load_slim(model: Model, path: str | os.PathLike[str]) -> Model:
     Raises:
         InputError: If the file is missing, is not a slim model, or is that of another architecture.
     """
+    _check_order("load_slim", model, path)
     return load_slim_state(model, read_slim(path), path)
 
 
@@ -143,7 +154,8 @@ def read_slim(path: str | os.PathLike[str]) -> dict[str, Any]:
         InputError: If the file is missing, damaged, or holds anything but plain data.
     """
     if not Path(path).is_file():
-        raise InputError(f"expected a file written by save_slim, got {path}, which does not exist")
+        what = "is a folder" if Path(path).is_dir() else "does not exist"
+        raise InputError(f"expected a file written by save_slim, got {path}, which {what}")
     try:
         if is_zipfile(path):  # torch writes checksums into its files, and does not look at them
             with ZipFile(path) as archive:
@@ -202,6 +214,14 @@ def load_slim_state(model: Model, saved: Mapping[str, Any], source: str | os.Pat
 
 
 # What is written ------------------------------------------------------------------------------------------------------
+
+
+def _check_order(function: str, model: Any, path: Any) -> None:
+    """Refuse a model and a path that came the other way round, or are none."""
+    if isinstance(path, nn.Module):
+        raise InputError(f"expected {function}(model, path), got them the other way round")
+    instance("model", nn.Module, model)
+    instance("path", str | os.PathLike, path)
 
 
 def _place(module: ZeroOutput | ZeroPassThrough) -> dict[str, Any] | None:

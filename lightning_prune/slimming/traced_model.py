@@ -7,6 +7,7 @@ from operator import is_
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from lightning_prune.arguments import instance
 from lightning_prune.graph import ExampleInput, as_arguments, suspended, trace
 from lightning_prune.slimming.channels.coupling import Coupling, follow_channels
 
@@ -21,10 +22,16 @@ class TracedModel:
     Args:
         model: Any module whose `forward` takes the example. It is not changed.
         arguments: What `forward` takes.
+
+    Raises:
+        InputError: If it is no module.
     """
 
     model: nn.Module
     arguments: tuple[Tensor, ...]
+
+    def __post_init__(self) -> None:
+        instance("model", nn.Module, self.model)
 
     def is_of(self, model: nn.Module, arguments: tuple[Tensor, ...]) -> bool:
         """Return whether it is this very model, with these very tensors, of any shape."""

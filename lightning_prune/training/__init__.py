@@ -1,8 +1,8 @@
 """What any callback needs of a Trainer: order, moments, loss terms, state, agreement of processes."""
 
-from lightning_prune.training.arguments import at_least_zero, instance, one_of, positive
+import lightning_prune.torchvision_operators  # noqa: F401  # before anything imports Lightning
 from lightning_prune.training.epoch_means import EpochMeans
-from lightning_prune.training.example_input import batch_input, given_input
+from lightning_prune.training.example_input import batch_input, check_example, given_input
 from lightning_prune.training.loop_state import finish_batch, forget_loaders, internals, loop_state, moved, restore_loop
 from lightning_prune.training.loss_terms import LossTerm, Term, add_term
 from lightning_prune.training.order import CallbackOrder, OrderedCallback, check_together
@@ -23,22 +23,19 @@ __all__ = [
     "Term",
     "Timeline",
     "add_term",
-    "at_least_zero",
     "average_gradients",
     "batch_input",
     "check_agreement",
+    "check_example",
     "check_moment",
     "check_together",
     "finish_batch",
     "forget_loaders",
     "given_input",
     "in_steps",
-    "instance",
     "internals",
     "loop_state",
     "moved",
-    "one_of",
-    "positive",
     "random_state",
     "refuse_sharding",
     "restore_loop",

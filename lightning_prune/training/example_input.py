@@ -11,6 +11,18 @@ from lightning_prune.errors import InputError
 from lightning_prune.graph import as_arguments
 
 
+def check_example(example_input: Any) -> Any:
+    """Return an example input if it can be one: None, a tensor, or a list or a dictionary of tensors.
+
+    Raises:
+        InputError: If it is anything else.
+    """
+    if example_input is not None:
+        entries = list(example_input.values()) if isinstance(example_input, Mapping) else example_input
+        as_arguments(tuple(entries) if isinstance(entries, list) else entries)
+    return example_input
+
+
 def given_input(module: LightningModule, example_input: Any) -> tuple[Tensor, ...] | None:
     """Return the example input that is known before training: the callback's argument, or the module's own array.
 

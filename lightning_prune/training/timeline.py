@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lightning.pytorch import Trainer
 
+from lightning_prune.arguments import shown
 from lightning_prune.errors import InputError
 
 Moment = int | float
@@ -72,17 +73,29 @@ def in_steps(moment: Moment, trainer: Trainer, name: str) -> int:
     return int(min(moment, total))
 
 
-def check_moment(moment: Moment, name: str) -> Moment:
+def check_moment(moment: Moment, name: str, *, one_step: bool = False) -> Moment:
     """Return `moment` if it is one.
 
+    Args:
+        moment: The moment.
+        name: What it is called in messages.
+        one_step: Whether a single optimizer step makes sense, as it does for a beginning or an interval. Where it does
+            not, a whole 1 is a slip of the pen for the fraction.
+
     Raises:
-        InputError: If it is neither a whole number of at least 0 nor a fraction in [0, 1].
+        InputError: If it is neither a whole number of at least 0 nor a fraction in [0, 1], or a 1 that makes no sense.
     """
     whole = isinstance(moment, int) and not isinstance(moment, bool) and moment >= 0
+    if whole and moment == 1 and not one_step:
+        raise InputError(
+            f"expected {name}=1.0 for the end of the run, or {name}=2 or more in optimizer steps, got {name}=1, "
+            "a single step"
+        )
     if whole or (isinstance(moment, float) and 0 <= moment <= 1):
         return moment
     raise InputError(
-        f"expected {name} in optimizer steps (a whole number) or as a fraction of the run in [0.0, 1.0], got {moment!r}"
+        f"expected {name} in optimizer steps (a whole number) or as a fraction of the run in [0.0, 1.0], got "
+        f"{shown(moment)}"
     )
 
 

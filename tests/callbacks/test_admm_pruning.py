@@ -320,19 +320,25 @@ def test_a_run_that_ends_before_it_prunes_says_so() -> None:
     [
         (lambda: ADMMPruning(1.2), "expected sparsity in [0, 1), got 1.2"),
         (lambda: ADMMPruning(), "expected a sparsity in [0, 1) for granularity Element(), got None"),
-        (lambda: ADMMPruning(0.5, rho=0), "expected rho to be a number greater than 0, got 0"),
-        (lambda: ADMMPruning(0.5, rho=-0.1), "expected rho to be a number greater than 0, got -0.1"),
-        (lambda: ADMMPruning(0.5, rho_max=math.inf), "expected rho_max to be a number greater than 0, got inf"),
+        (lambda: ADMMPruning(0.5, rho=0), "expected rho in (0, inf), got 0"),
+        (lambda: ADMMPruning(0.5, rho=-0.1), "expected rho in (0, inf), got -0.1"),
+        (lambda: ADMMPruning(0.5, rho_max=math.inf), "expected rho_max in (0, inf), got inf"),
         (lambda: ADMMPruning(0.5, rho=0.1, rho_max=0.01), "expected rho_max of at least rho=0.1, got 0.01"),
         (lambda: ADMMPruning(0.5, every=-1), "expected every in optimizer steps"),
         (lambda: ADMMPruning(0.5, connectivity=1.0), "expected connectivity in [0, 1), got 1.0"),
         (lambda: ADMMPruning(0.5, mine=8), "expected granularity Pattern() for mine=8, got Element(); leave one out"),
         (
             lambda: ADMMPruning(granularity=Pattern(), mine=57),
-            "expected mine in 1..56 patterns, there are no more with a centre, got 57",
+            "expected mine, the patterns to take of the 56 with a centre, to be a whole number in 1..56, got 57",
         ),
-        (lambda: ADMMPruning(0.5, granularity="element"), "expected granularity to be a Granularity, got 'element'"),  # type: ignore[arg-type]
-        (lambda: ADMMPruning(0.5, skip="first"), "expected skip to be a list of first, last, depthwise, got 'first'"),  # type: ignore[arg-type]
+        (
+            lambda: ADMMPruning(0.5, granularity="element"),
+            "expected granularity to be a Granularity such as Element(), got 'element'",
+        ),  # type: ignore[arg-type]
+        (
+            lambda: ADMMPruning(0.5, skip="first"),
+            "expected skip to be a list of 'first', 'last', 'depthwise' and patterns of layer names, got 'first'",
+        ),  # type: ignore[arg-type]
         (
             lambda: ADMMPruning({"a": 0.5}, scope="erdos_renyi_kernel"),
             "expected one sparsity for scope='erdos_renyi_kernel'",
@@ -385,7 +391,7 @@ class Manual(Foreign):
         (
             Foreign,
             lambda: ADMMPruning({"layer9.*": 0.5}),
-            "expected sparsity[layer9.*] to match a prunable layer that trains, got no match among body.0, out",
+            "expected sparsity[layer9.*] to match a prunable layer that trains, got no match among body.0, ",
         ),
         (
             Foreign,

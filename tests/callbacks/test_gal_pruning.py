@@ -67,9 +67,17 @@ def test_ends_with_the_fraction_that_is_asked_for_really_gone() -> None:
     assert len(kept) == 2
 
 
+def test_removes_something_as_it_is() -> None:
+    gal, module = GALPruning(), resnet()
+    fit(module, gal)
+    gone = list(gal.report(module)["removed"])
+    assert len(gone) == round(0.4 * 5)
+    assert not any(parameter.any() for name in gone for parameter in module.get_submodule(name).parameters())
+
+
 def test_masks_at_zero_go_without_a_target() -> None:
     module = resnet()
-    gal = GALPruning(l1=3.0, alignment=0.01, learning_rate=0.05, every=1, end=0.75)
+    gal = GALPruning(sparsity=None, l1=3.0, alignment=0.01, learning_rate=0.05, every=1, end=0.75)
     fit(module, gal)
     removed = gal.report(module)["removed"]
     assert 1 <= len(removed) <= 4
@@ -83,7 +91,7 @@ def test_the_search_looks_at_no_labels(variant: Any) -> None:
     ends = []
     for labels in (LABELS, LABELS.flip(0)):
         module = resnet()
-        fit(module, GALPruning(l1=0.01, variant=variant, every=1), labels=labels)
+        fit(module, GALPruning(sparsity=None, l1=0.01, variant=variant, every=1), labels=labels)
         ends.append(module.state_dict())
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 
@@ -182,15 +190,16 @@ def test_what_is_logged() -> None:
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"sparsity": 1.0}, r"expected sparsity in \[0, 1\), got 1.0"),
-    ({"structures": "block"}, "expected structures to be None or a list of at least one, got 'block'"),
+    ({"structures": "block"}, "expected structures to be a list of block, branch, channel, got 'block'"),
     ({"structures": ["layer"]}, "expected structures to be one of block, branch, channel, got 'layer'"),
     ({"variant": "mine"}, "expected variant to be one of paper, official, got 'mine'"),
-    ({"l1": -1.0}, "expected l1 to be a number of at least 0, got -1.0"),
+    ({"l1": -1.0}, r"expected l1 in \[0, inf\), got -1.0"),
     ({"every": 0}, "expected every to be at least one optimizer step"),
+    ({"end": 1}, "expected end=1.0 for the end of the run, or end=2 or more in optimizer steps, got end=1"),
     ({"end": 0}, "expected end of the search after the beginning of the run, got 0"),
-    ({"seed": "x"}, "expected seed to be a int, got 'x'"),
+    ({"seed": "x"}, "expected seed to be a whole number, got 'x'"),
     ({"student": None}, "expected student to be a str, got None"),
-    ({"teacher": "resnet"}, "expected teacher to be a Module or NoneType, got 'resnet'"),
+    ({"teacher": "resnet"}, "expected teacher to be a Module or None, got 'resnet'"),
 ]
 
 

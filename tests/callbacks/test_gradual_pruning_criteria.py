@@ -81,7 +81,7 @@ def test_activations_are_those_behind_the_activation_function_in_eval_mode() -> 
     batches = [batch for batch, _ in data()]
     record = Record()
     callback = GradualPruning(
-        0.5, granularity=Channel(), criterion=APoZ(), begin=1, end=1, gather=1, skip=(), example_input=batches[0]
+        0.5, granularity=Channel(), criterion=APoZ(), begin=1, end=0.1, gather=1, skip=(), example_input=batches[0]
     )
     untouched = copy.deepcopy(module).eval()
     quiet_trainer(callback, record, max_epochs=1).fit(module, data())

@@ -26,8 +26,14 @@ from lightning_prune.pruning.granularities.vector import Vector
         (lambda: GradualPruning(1.2), r"expected sparsity in \[0, 1\), got 1.2"),
         (lambda: GradualPruning(), "expected a sparsity in .* for granularity Element"),
         (lambda: GradualPruning(0.4, granularity=NM(2, 4)), r"expected sparsity 0.5 for NM\(n=2, m=4\)"),
-        (lambda: GradualPruning(0.4, granularity="n_m"), "expected granularity to be a Granularity, got 'n_m'"),  # type: ignore[arg-type]
-        (lambda: GradualPruning(0.4, criterion="l1"), "expected criterion to be a Criterion, got 'l1'"),  # type: ignore[arg-type]
+        (
+            lambda: GradualPruning(0.4, granularity="n_m"),
+            "a Granularity such as Element.*, got 'n_m'; write: from .*n_m import NM",
+        ),  # type: ignore[arg-type]
+        (
+            lambda: GradualPruning(0.4, criterion="l1"),
+            "a Criterion such as Magnitude.*, got 'l1'; .*criteria has APoZ, ",
+        ),  # type: ignore[arg-type]
         (lambda: GradualPruning(0.4, schedule="cubic"), "expected schedule to be a function"),  # type: ignore[arg-type]
         (lambda: GradualPruning(0.4, scope="all"), "scope to be one of layer, global, erdos"),  # type: ignore[arg-type]
         (lambda: GradualPruning(0.4, begin=1.5), r"begin in optimizer steps .* got 1.5"),
@@ -35,8 +41,12 @@ from lightning_prune.pruning.granularities.vector import Vector
         (lambda: GradualPruning(0.4, end=True), "end in optimizer steps .* got True"),
         (lambda: GradualPruning(0.4, floor=1.0), r"floor in \[0, 1\), got 1.0"),
         (lambda: GradualPruning(0.4, gather=0), "gather to be a whole number of at least 1, got 0"),
-        (lambda: GradualPruning(0.4, skip=("fist",)), "skip to be one of first, last, depthwise, got 'fist'"),  # type: ignore[arg-type]
-        (lambda: GradualPruning(0.4, skip="first"), "skip to be a list"),  # type: ignore[arg-type]
+        (
+            lambda: GradualPruning(0.4, granularity=Channel(dim=2)),
+            "dim, 0 for filters or 1 for input channels, .* got 2",
+        ),
+        (lambda: GradualPruning(0.4, skip=(1,)), "skip to name layers by patterns such as 'layer1.*', got 1"),  # type: ignore[arg-type]
+        (lambda: GradualPruning(0.4, skip="first"), "skip to be a list of 'first'"),  # type: ignore[arg-type]
         (lambda: GradualPruning(0.4, rewind="lr"), "rewind to be one of weights, learning_rate, got 'lr'"),  # type: ignore[arg-type]
         (lambda: GradualPruning(0.4, criterion=Mix(), scope="global"), "scope='layer' for Mix"),
         (lambda: GradualPruning({"*": 0.4}, scope="erdos_renyi_kernel"), "one sparsity for scope"),
@@ -62,7 +72,7 @@ def test_bad_arguments_are_refused_with_one_line(build: Callable[[], object], me
             {"granularity": Vector(5)},
             "found none; skip=.* leaves out stem; middle: expected a vector length",
         ),
-        ({"granularity": Channel(dim=2)}, r"expected Channel\(dim=0\) for filters"),
+        ({"skip": ("fist",)}, r"skip\[fist\] to match first, last, depthwise or layers by their names, .* stem"),
         ({"granularity": NM(2, 4), "sparsity": None, "uncut": "refuse", "skip": ()}, "stem: expected input channels"),
         ({"granularity": Pattern(), "sparsity": None, "uncut": "refuse"}, "head: expected 3x3 kernels"),
         ({"sparsity": {"nowhere": 0.5}}, r"sparsity\[nowhere\] to match a prunable layer"),

@@ -98,11 +98,14 @@ def test_the_order_in_the_list_does_not_matter() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weight": -1}, "expected weight to be a number of at least 0, got -1"),
-        ({"task_weight": float("nan")}, "expected task_weight to be a number of at least 0, got nan"),
+        ({"weight": -1}, "expected weight in [0, inf), got -1"),
+        ({"task_weight": float("nan")}, "expected task_weight in [0, inf), got nan"),
         ({"weight": 2}, "expected weight in [0, 1] where task_weight is not given, got 2; give task_weight"),
-        ({"loss": "hinton"}, "expected loss to be a function of logits such as Hinton(), got 'hinton'"),
-        ({"features": ["layer1"]}, "expected features to be a list of Match, got ['layer1']"),
+        (
+            {"loss": "hinton"},
+            "expected loss to be a function of (student, teacher, labels) such as Hinton(), got 'hinton'",
+        ),
+        ({"features": ["layer1"]}, "expected an entry of features to be a Match, got 'layer1'"),
         (
             {"features": HINT * 2},
             "expected every layer once for each loss in features, got two of distillation/hint[0]",
@@ -124,9 +127,11 @@ def test_bad_arguments_are_refused_at_once(options: dict[str, Any], message: str
 
 
 def test_a_match_without_a_loss_or_of_a_negative_weight_is_refused() -> None:
-    with pytest.raises(InputError, match="expected the loss of a match to be a function such as Attention"):
+    with pytest.raises(
+        InputError, match=r"expected the loss of a match to be a function of \(student, teacher\) such as Attention"
+    ):
         Match("layer1", "layer1", None)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="expected the weight of a match to be a number of at least 0, got -1"):
+    with pytest.raises(InputError, match=r"expected the weight of a match in \[0, inf\), got -1"):
         Match("layer1", "layer1", Hint(), weight=-1)
 
 

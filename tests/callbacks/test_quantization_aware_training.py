@@ -285,9 +285,12 @@ def test_a_further_fit_goes_on_with_the_ranges_and_another_callback_begins_anew(
         ({"activations_from": 1.5}, "expected activations_from in optimizer steps"),
         ({"first_bits": 1}, "expected first_bits .*, got 1"),
         ({"quantizer": BWN(), "last_bits": 8}, "expected last_bits of 32 bits, .* got 8"),
-        ({"quantizer": "dorefa"}, "expected quantizer to be a Quantizer, got 'dorefa'"),
+        (
+            {"quantizer": "dorefa"},
+            "expected quantizer to be a Quantizer such as Affine.*, got 'dorefa'; write: from .*dorefa import DoReFa",
+        ),
         ({"layers": ["fc"]}, r"expected layers to be a Mapping, got \['fc'\]"),
-        ({"layers": {"fc": 4}}, r"expected layers\[fc\] to be a Quantizer, got 4"),
+        ({"layers": {"fc": 4}}, r"expected layers\[fc\] to be a Quantizer such as Affine.*, got 4"),
     ],
 )
 def test_bad_arguments(options: dict[str, Any], message: str) -> None:

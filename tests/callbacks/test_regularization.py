@@ -277,20 +277,21 @@ def test_an_interrupted_fit_leaves_the_module_alone() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Regularization(-1e-4), "expected strength to be a number of at least 0, got -0.0001"),
-        (lambda: Regularization(float("nan")), "expected strength to be a number of at least 0, got nan"),
-        (lambda: Regularization(float("inf")), "expected strength to be a number of at least 0, got inf"),
-        (lambda: Regularization("1e-4"), "expected strength to be a number of at least 0, got '1e-4'"),  # type: ignore[arg-type]
-        (lambda: Regularization(True), "expected strength to be a number of at least 0, got True"),
-        (lambda: Regularization({"fc": -1}), "expected strength[fc] to be a number of at least 0, got -1"),
+        (lambda: Regularization(-1e-4), "expected strength in [0, inf), got -0.0001"),
+        (lambda: Regularization(float("nan")), "expected strength in [0, inf), got nan"),
+        (lambda: Regularization(float("inf")), "expected strength in [0, inf), got inf"),
+        (lambda: Regularization("1e-4"), "expected strength in [0, inf), got '1e-4'"),  # type: ignore[arg-type]
+        (lambda: Regularization(True), "expected strength in [0, inf), got True"),
+        (lambda: Regularization({"fc": -1}), "expected strength[fc] in [0, inf), got -1"),
         (lambda: Regularization({}), "expected strength to name at least one layer pattern, got none"),
         (
             lambda: Regularization(1e-4, penalty="l1"),  # type: ignore[arg-type]
-            "expected penalty to be a function such as group_lasso, got 'l1'",
+            "expected penalty to be a function of (units) such as group_lasso, got 'l1'",
         ),
         (
             lambda: Regularization(1e-4, granularity="element"),  # type: ignore[arg-type]
-            "expected granularity to be a granularity such as Channel(), got 'element'",
+            "expected granularity to be a Granularity such as Channel(), got 'element'; write: from "
+            "lightning_prune.pruning.granularities.element import Element, and pass Element()",
         ),
     ],
 )

@@ -110,12 +110,12 @@ def test_module_that_takes_a_dictionary() -> None:
         (lambda: SoftFilterPruning({"stem": 2.0}), r"expected sparsity\[stem\] in \[0, 1\), got 2.0"),
         (lambda: SoftFilterPruning({}), "at least one layer pattern"),
         (lambda: SoftFilterPruning(0.4, residual="some"), "residual to be one of coupled, inner, independent"),  # type: ignore[arg-type]
-        (lambda: SoftFilterPruning(0.4, hard_from=1.0), r"hard_from to be None or in \[0, 1\), got 1.0"),
+        (lambda: SoftFilterPruning(0.4, hard_from=1.0), r"hard_from in \[0, 1\), got 1.0"),
         (lambda: SoftFilterPruning(0.4, every_n_epochs=1.5), "whole number of at least 1, got 1.5"),  # type: ignore[arg-type]
-        (lambda: SoftFilterPruning(0.4, hard_from="x"), "hard_from to be None or in"),  # type: ignore[arg-type]
-        (lambda: SoftFilterPruning(0.4, criterion="magnitude"), "criterion to be a criterion such as"),  # type: ignore[arg-type]
+        (lambda: SoftFilterPruning(0.4, hard_from="x"), "hard_from in"),  # type: ignore[arg-type]
+        (lambda: SoftFilterPruning(0.4, criterion="magnitude"), "criterion to be a Criterion such as"),  # type: ignore[arg-type]
         (lambda: SoftFilterPruning(0.4, schedule="x"), "schedule to be a function"),  # type: ignore[arg-type]
-        (lambda: SoftFilterPruning(0.4, max_regrowth=0), "max_regrowth to be None or greater than 0, got 0"),
+        (lambda: SoftFilterPruning(0.4, max_regrowth=0), r"max_regrowth in \(0, inf\], got 0"),
         (lambda: SoftFilterPruning(0.4, every_n_epochs=0), "every_n_epochs to be a whole number of at least 1, got 0"),
     ],
 )

@@ -390,7 +390,7 @@ def test_layers_have_the_bits_that_they_are_given(tmp_path: Path) -> None:
         (lambda: WeightSharing(layers=3), r"^expected layers to be a Mapping, got 3$"),  # type: ignore[arg-type]
         (lambda: WeightSharing(initialization="log"), "expected initialization to be one of linear, density, random"),  # type: ignore[arg-type]
         (lambda: WeightSharing(begin=1.5), "expected begin in optimizer steps"),
-        (lambda: WeightSharing(rate=0), "^expected rate to be a number greater than 0, or None, got 0$"),
+        (lambda: WeightSharing(rate=0), r"^expected rate in \(0, inf\), got 0$"),
         (lambda: fitted(WeightSharing(layers={"x*": 4})), r"expected layers\[x\*\] to match a layer, got no match"),
         (lambda: fitted(WeightSharing(begin=17)), "expected begin within the 16 optimizer steps of this run, got 17"),
         (

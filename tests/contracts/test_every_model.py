@@ -4,12 +4,14 @@ import copy
 import functools
 import math
 from collections import defaultdict
+from typing import Any
 
 import pytest
 import torch
 from configured import content, options
 from hydra.utils import instantiate
 from networks import difference, randomise
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,13 +21,22 @@ from lightning_prune.slimming.prunable_groups import prunable_groups
 IMAGES = ((3, 32), (1, 28), (1, 8))
 """Channels and pixels a side of the images of the data in conf/."""
 
+LIBRARIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "torchvision": ("torchvision", {"name": "squeezenet1_1"}),
+    "timm": ("timm", {"name": "resnet10t"}),
+    "huggingface": ("transformers", {"name": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}),
+}
+"""The library that a file needs, and a small network of it."""
+
 every_model = pytest.mark.parametrize("name", options("model"))
 
 
 @functools.cache
 def built(name: str) -> tuple[nn.Module, Tensor]:
     """Return a network as its file describes it, in eval mode, and the first images that it takes."""
-    model = content("model", name)
+    library, chosen = LIBRARIES.get(name, ("torch", {}))
+    pytest.importorskip(library)
+    model = OmegaConf.merge(content("model", name), chosen)
     for channels, size in IMAGES:
         network, images = instantiate(model, num_classes=7, in_channels=channels), torch.randn(2, channels, size, size)
         try:

@@ -160,7 +160,14 @@ def test_a_teacher_who_is_sure_of_another_class() -> None:
 def test_hint_is_the_mean_squared_difference() -> None:
     student, teacher = features()
     expected = ((student.numpy() - teacher.numpy()) ** 2).sum() / (6 * 3 * 4 * 4)
-    assert Hint()(student, teacher).item() == pytest.approx(expected, rel=1e-12)
+    assert Hint(relative=False)(student, teacher).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_relative_hint_is_a_part_of_the_teachers_mean_square() -> None:
+    student, teacher = features()
+    s, t = student.numpy(), teacher.numpy()
+    assert Hint()(student, teacher).item() == pytest.approx(((s - t) ** 2).sum() / (t**2).sum(), rel=1e-12)
+    assert Hint()(torch.zeros_like(student), teacher).item() == pytest.approx(1, rel=1e-12)
 
 
 def test_the_attention_map_of_a_worked_example() -> None:
@@ -169,11 +176,12 @@ def test_the_attention_map_of_a_worked_example() -> None:
     assert attention_map(maps, (2, 2)).tolist()[0] == pytest.approx([0.3162, 0.6325, 0.6325, 0.3162], abs=5e-5)
 
 
-def test_attention_is_the_mean_over_maps_of_length_one() -> None:
+def test_attention_is_the_mean_or_the_sum_over_maps_of_length_one() -> None:
     student, teacher = normal(6, 3, 4, 5, seed=3), normal(6, 7, 4, 5, seed=4)
     maps = [(x.numpy() ** 2).mean(axis=1).reshape(6, -1) for x in (student, teacher)]
     s, t = (m / np.sqrt((m**2).sum(axis=1, keepdims=True)) for m in maps)
-    assert Attention()(student, teacher).item() == pytest.approx(((s - t) ** 2).mean(), rel=1e-12)
+    assert Attention(relative=False)(student, teacher).item() == pytest.approx(((s - t) ** 2).mean(), rel=1e-12)
+    assert Attention()(student, teacher).item() == pytest.approx(((s - t) ** 2).sum(axis=1).mean(), rel=1e-12)
 
 
 def test_attention_sees_neither_the_order_nor_the_scale_of_channels() -> None:
@@ -197,7 +205,8 @@ def test_similarity_compares_the_rows_of_the_gram_matrices() -> None:
     for i in range(6):
         rows = [np.array([x[i] @ x[j] for j in range(6)]) for x in (s, t)]
         expected += ((rows[0] / np.linalg.norm(rows[0]) - rows[1] / np.linalg.norm(rows[1])) ** 2).sum() / 36
-    assert Similarity()(student, teacher).item() == pytest.approx(expected, rel=1e-12)
+    assert Similarity(relative=False)(student, teacher).item() == pytest.approx(expected, rel=1e-12)
+    assert Similarity()(student, teacher).item() == pytest.approx(6 * expected, rel=1e-12)
 
 
 def test_relational_distance_compares_multiples_of_the_mean_distance() -> None:
@@ -255,6 +264,25 @@ def test_one_sample_has_no_relations(loss: FeatureLoss) -> None:
     assert value == 0
     assert student.grad is not None
     assert student.grad.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("loss", [Hint(), Attention(), Similarity()], ids=repr)
+def test_a_weight_means_the_same_whatever_the_size_of_what_is_compared(loss: FeatureLoss) -> None:
+    student, teacher = features()
+    value = loss(student, teacher)
+    torch.testing.assert_close(loss(100 * student, 100 * teacher), value)
+    larger = [x.repeat(2, 2, 1, 1).repeat_interleave(2, 2).repeat_interleave(2, 3) for x in (student, teacher)]
+    torch.testing.assert_close(loss(*larger), value)
+
+
+@pytest.mark.parametrize("loss", [Hint(), Attention(), Similarity()], ids=repr)
+def test_a_dead_teacher_layer_gives_a_finite_loss(loss: FeatureLoss) -> None:
+    student = features()[0].requires_grad_()
+    value = loss(student, torch.zeros_like(student))
+    value.backward()
+    assert value.isfinite()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
 
 
 # All
@@ -357,13 +385,13 @@ def test_labels_that_do_not_fit(labels: Tensor | None, got: str) -> None:
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
 def test_temperatures_that_are_none(temperature: float) -> None:
     for loss in (Hinton, Decoupled):
-        with pytest.raises(InputError, match=f"expected a temperature greater than 0, got {temperature}"):
+        with pytest.raises(InputError, match=rf"expected temperature in \(0, inf\), got {temperature}"):
             loss(temperature=temperature)
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta"])
 def test_weights_that_are_none(name: str) -> None:
-    with pytest.raises(InputError, match=f"expected {name} of at least 0, got -1"):
+    with pytest.raises(InputError, match=rf"expected {name} in \[0, inf\), got -1"):
         Decoupled(**{name: -1.0})
 
 

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
 from lightning_prune.errors import InputError
+from lightning_prune.graph import LayerPatterns
 from lightning_prune.pruning.granularities.channel import Channel
 from lightning_prune.pruning.granularities.element import Element
 from lightning_prune.pruning.granularities.kernel import Kernel
@@ -12,6 +14,7 @@ from lightning_prune.pruning.prunable_weight import PrunableWeight
 from lightning_prune.pruning.quota import Quota
 
 TEN = PrunableWeight("layer.weight", torch.Size([2, 5]), Element())
+ANY = LayerPatterns(nn.Module())
 
 
 def test_each_stage_is_rounded_on_its_own_and_all_are_counted() -> None:
@@ -30,11 +33,11 @@ def test_numbers_are_those_of_a_run_and_end_in_a_width() -> None:
 
 def test_shares_are_those_of_the_patterns() -> None:
     other = PrunableWeight("head.weight", torch.Size([2, 5]), Element())
-    assert Quota(0.3).shares([TEN, other]) == [0.3, 0.3]
-    assert Quota({"head": 0.7}).shares([TEN, other]) == [0.0, 0.7]
-    assert Quota(0.3, "erdos_renyi_kernel").shares([TEN, other]) == pytest.approx([0.3, 0.3])
+    assert Quota(0.3).shares([TEN, other], ANY) == [0.3, 0.3]
+    assert Quota({"head": 0.7}).shares([TEN, other], ANY) == [0.0, 0.7]
+    assert Quota(0.3, "erdos_renyi_kernel").shares([TEN, other], ANY) == pytest.approx([0.3, 0.3])
     with pytest.raises(InputError, match="expected scope='layer' or 'global' for channels"):
-        Quota(0.5, "erdos_renyi_kernel").shares([PrunableWeight("w", torch.Size([2, 4]), NM())])
+        Quota(0.5, "erdos_renyi_kernel").shares([PrunableWeight("w", torch.Size([2, 4]), NM())], ANY)
 
 
 def test_one_fraction_is_asked_for_where_everything_competes() -> None:

@@ -312,9 +312,7 @@ def test_gradual_pruning_goes_from_width_to_width() -> None:
 @pytest.mark.parametrize("name", ["round_to", "min_width"])
 @pytest.mark.parametrize("value", [0, -8, 8.0, True, None, "8"])
 def test_what_is_no_width_is_refused(make: Callable[..., Any], name: str, value: Any) -> None:
-    with pytest.raises(
-        InputError, match=f"expected {name} to be a whole number of channels of at least 1, got {value!r}"
-    ):
+    with pytest.raises(InputError, match=f"expected {name} to be a whole number of at least 1, got {value!r}"):
         make(**{name: value})
 
 

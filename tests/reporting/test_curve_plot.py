@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from report_examples import ACCURACY, BASELINE, BLUE, GREEN, SLIM, VERMILLION, count_pixels, pixels, write_log
 
-from lightning_prune.errors import InputError
 from lightning_prune.reporting.curve_plot import draw_curves, plot_curves, spread
 from lightning_prune.reporting.rows import Metric
 
@@ -74,9 +73,17 @@ def test_run_without_pruning_has_an_accuracy_panel_only():
     assert "baseline 91.85 %     slim -" in figure.texts[-1].get_text()
 
 
-def test_run_with_nothing_to_draw_is_refused():
-    with pytest.raises(InputError, match=r"accuracy or loss of train or val.*got lr-SGD$"):
-        draw_curves({"lr-SGD": {1: 0.5}}, "run", ACCURACY, scores={})
+def test_run_with_nothing_to_draw_has_no_picture(tmp_path):
+    write_log(tmp_path, 0, "epoch,step,lr-SGD,val/accuracy\n0,9,0.5,nan\n")
+
+    assert plot_curves(tmp_path, [SLIM], ACCURACY) is None
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_zeros_are_drawn_without_channels_that_could_be_followed():
+    curves = {"sparsity/total": {1: 0.5}, "sparsity/fc": {1: 0.5}}
+
+    assert len(draw_curves(curves, "run", ACCURACY, scores={}).axes) == 2
 
 
 def test_without_the_metric_the_loss_is_drawn_by_its_own_scale():

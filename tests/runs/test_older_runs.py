@@ -15,6 +15,7 @@ from lightning_prune import load_slim, save_slim
 from lightning_prune.errors import InputError
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.models.digits_resnet import digits_resnet
+from lightning_prune.options.resolvers import register_resolvers
 from lightning_prune.reporting.run_folder import RunFolder
 from lightning_prune.runs.configurations import (
     LAYOUT,
@@ -24,7 +25,6 @@ from lightning_prune.runs.configurations import (
     take_models_of_runs,
 )
 from lightning_prune.runs.finished_run import finished_run
-from lightning_prune.runs.resolvers import register_resolvers
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,13 +19,13 @@ from lightning_prune.export.network_files import EXPORT_FORMATS
 from lightning_prune.export.weight_files import load_weights
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.models.digits_resnet import digits_resnet
+from lightning_prune.options.overrides import refuse_unread
+from lightning_prune.options.resolvers import register_resolvers
+from lightning_prune.options.stage_needs import needs_dense, needs_teacher
 from lightning_prune.reporting.metrics import read_metrics
 from lightning_prune.reporting.summary import read_summary
 from lightning_prune.runs.configurations import take_models_of_runs
-from lightning_prune.runs.overrides import refuse_unread
 from lightning_prune.runs.pipeline import run_stages
-from lightning_prune.runs.resolvers import register_resolvers
-from lightning_prune.runs.stage_needs import needs_dense, needs_teacher
 from lightning_prune.runs.stages import finetuning_stage, set_epochs, teacher_stage
 
 register_resolvers()

@@ -65,7 +65,7 @@ RUNS = {
     "filters": (lambda: SoftFilterPruning(0.5), IMAGES[:2], 3),
     "filters, from the first batch": (lambda: SoftFilterPruning(0.5), None, 3),
     "blocks": (GALPruning, IMAGES[:2], 2),
-    "weights": (lambda: GradualPruning(0.5, granularity=Element(), end=1), IMAGES[:2], 2),
+    "weights": (lambda: GradualPruning(0.5, granularity=Element(), end=1.0), IMAGES[:2], 2),
 }
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_prune.distillation.losses.pair import pair
+from lightning_prune.distillation.losses.squared_difference import squared_difference
 
 
 @dataclass(frozen=True)
@@ -15,17 +16,26 @@ class Attention:
     The number of channels may differ. Where height or width differ, the larger features are averaged down to the
     smaller.
 
+    Args:
+        relative: Sum over the positions of a map: 0 for the same map, 2 for one that looks elsewhere, whatever its
+            size. False for the mean over positions, as in the paper's code, whose weight of 1000 belongs to images of
+            32 x 32 pixels and more: the fewer positions, the more it is, and 250 for a map of 2 x 2 keeps a network
+            from learning anything else.
+
     Reference:
-        Zagoruyko and Komodakis, Paying More Attention to Attention, 2017, arXiv:1612.03928 (activation-based). The mean
-        over the map, to which the usual weight of 1000 belongs, is that of its code; the paper takes the norm.
+        Zagoruyko and Komodakis, Paying More Attention to Attention, 2017, arXiv:1612.03928 (activation-based); the
+        paper takes the norm, its code the mean of the squares.
 
     >>> import torch
-    >>> Attention()(torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[0.0, 3.0]], [[0.0, 4.0]]]]))
-    tensor(1.)
+    >>> student, teacher = torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[0.0, 3.0]], [[0.0, 4.0]]]])
+    >>> Attention()(student, teacher), Attention(relative=False)(student, teacher)
+    (tensor(2.), tensor(1.))
     """
 
+    relative: bool = True
+
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the mean squared difference of the maps over batch and positions.
+        """Return the squared difference of the maps, a mean over the batch.
 
         Args:
             student: `(n, channels, height, width)` features.
@@ -37,7 +47,8 @@ class Attention:
         fits = student.ndim == teacher.ndim == 4 and len(student) == len(teacher)
         student, teacher = pair(student, teacher, fits, "features (n, channels, height, width) of one batch")
         height, width = map(min, zip(student.shape[2:], teacher.shape[2:], strict=True))
-        return F.mse_loss(attention_map(student, (height, width)), attention_map(teacher, (height, width)))
+        maps = (attention_map(features, (height, width)) for features in (student, teacher))
+        return squared_difference(*maps, relative=self.relative)
 
 
 def attention_map(features: Tensor, size: tuple[int, int]) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_prune.arguments import number
 from lightning_prune.distillation.losses.temperature import check_temperature, divergence, soften
 from lightning_prune.errors import InputError
 
@@ -39,9 +40,8 @@ class Decoupled:
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
-        for name, weight in (("alpha", self.alpha), ("beta", self.beta)):
-            if not weight >= 0:
-                raise InputError(f"expected {name} of at least 0, got {weight}")
+        number("alpha", self.alpha, "[0, inf)")
+        number("beta", self.beta, "[0, inf)")
 
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the loss, a mean over the batch.

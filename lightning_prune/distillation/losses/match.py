@@ -1,11 +1,11 @@
 """Which layer of a student is to be like which layer of its teacher."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lightning_prune.arguments import flag, function, instance, items, number
+from lightning_prune.distillation.losses.attention import Attention
 from lightning_prune.distillation.losses.pair import FeatureLoss
-from lightning_prune.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Match:
             down to the smaller of both.
 
     Raises:
-        InputError: If the loss is none, or the weight out of range.
+        InputError: If an argument is of another type, or the weight out of range.
     """
 
     student: str
@@ -32,14 +32,11 @@ class Match:
     adapt: bool = False
 
     def __post_init__(self) -> None:
-        for name in (self.student, self.teacher):
-            if not isinstance(name, str):
-                raise InputError(f"expected the name of a layer in a match, got {name!r}")
-        if not callable(self.loss) or isinstance(self.loss, type):
-            raise InputError(f"expected the loss of a match to be a function such as Attention(), got {self.loss!r}")
-        is_number = isinstance(self.weight, int | float) and not isinstance(self.weight, bool)
-        if not is_number or not 0 <= self.weight < math.inf:
-            raise InputError(f"expected the weight of a match to be a number of at least 0, got {self.weight!r}")
+        instance("student, the name of a layer,", str, self.student)
+        instance("teacher, the name of a layer,", str, self.teacher)
+        function("the loss of a match", self.loss, "student, teacher", Attention)
+        number("the weight of a match", self.weight, "[0, inf)")
+        flag("adapt", self.adapt)
 
 
 def matches(layers: Sequence[str], loss: FeatureLoss, weight: float = 1.0, adapt: bool = False) -> tuple[Match, ...]:
@@ -49,4 +46,4 @@ def matches(layers: Sequence[str], loss: FeatureLoss, weight: float = 1.0, adapt
     >>> [match.teacher for match in matches(["layer1", "layer2"], Hint())]
     ['layer1', 'layer2']
     """
-    return tuple(Match(layer, layer, loss, weight, adapt) for layer in layers)
+    return tuple(Match(layer, layer, loss, weight, adapt) for layer in items("layers", layers, "names of layers"))

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from lightning_prune.distillation.losses.relations import directions, inner_products, rows
+from lightning_prune.distillation.losses.squared_difference import squared_difference
 
 
 @dataclass(frozen=True)
@@ -14,16 +14,23 @@ class Similarity:
 
     Features of any two shapes fit; their scale does not count.
 
+    Args:
+        relative: Sum over the samples that one is compared with, so that the size of the batch does not count either.
+            False for the paper's mean over them; its weight of 3000 belongs to batches of 128 or more.
+
     Reference:
-        Tung and Mori, Similarity-Preserving Knowledge Distillation, 2019, arXiv:1907.09682; a weight of 3000 is common.
+        Tung and Mori, Similarity-Preserving Knowledge Distillation, 2019, arXiv:1907.09682, equation 4.
 
     >>> import torch
-    >>> Similarity()(torch.eye(2), torch.tensor([[1.0], [0.0]]))
-    tensor(0.2500)
+    >>> student, teacher = torch.eye(2), torch.ones(2, 1)
+    >>> Similarity()(student, teacher), Similarity(relative=False)(student, teacher)
+    (tensor(0.5858), tensor(0.2929))
     """
 
+    relative: bool = True
+
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the mean squared difference over the `n * n` pairs.
+        """Return the squared difference, a mean over the `n` samples.
 
         Args:
             student: `(n, ...)` features.
@@ -33,4 +40,5 @@ class Similarity:
             InputError: If they are not of one batch.
         """
         student, teacher = rows(student, teacher)
-        return F.mse_loss(directions(inner_products(student)), directions(inner_products(teacher)))
+        looks = (directions(inner_products(features)) for features in (student, teacher))
+        return squared_difference(*looks, relative=self.relative)

@@ -1,12 +1,10 @@
 """What the losses of logits share."""
 
-import math
-
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_prune.arguments import number
 from lightning_prune.distillation.losses.pair import pair
-from lightning_prune.errors import InputError
 
 
 def check_temperature(temperature: float) -> None:
@@ -15,9 +13,7 @@ def check_temperature(temperature: float) -> None:
     Raises:
         InputError: If it is not a finite number greater than 0.
     """
-    is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
-    if not is_number or not 0 < temperature < math.inf:
-        raise InputError(f"expected a temperature greater than 0, got {temperature!r}")
+    number("temperature", temperature, "(0, inf)")
 
 
 def soften(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

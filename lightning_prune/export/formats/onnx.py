@@ -19,7 +19,7 @@ def write(module: nn.Module, example_input: ExampleInput, path: Path) -> None:
 def open_file(path: Path, module: nn.Module) -> Network:
     """Open a file in onnxruntime."""
     session = open_onnx(path, torch.get_num_threads())
-    return lambda batch: run_onnx(session, [batch])[0]
+    return lambda *batch: run_onnx(session, list(batch))[0]
 
 
 FORMAT = ExportFormat(

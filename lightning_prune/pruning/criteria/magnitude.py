@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_prune.errors import InputError
+from lightning_prune.arguments import number
 from lightning_prune.pruning.criteria.criterion import Criterion
 
 
@@ -30,8 +30,7 @@ class Magnitude(Criterion):
     p: float = 2.0
 
     def __post_init__(self) -> None:
-        if not self.p > 0:
-            raise InputError(f"expected a norm order p greater than 0, got {self.p}")
+        number("p", self.p, "(0, inf]")
 
     def __call__(self, units: Tensor) -> Tensor:
         """Return `(n_units,)` norms of `(n_units, unit_size)` weights."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lightning_prune.arguments import instance, number
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.counts import count
 from lightning_prune.pruning.criteria.criterion import Criterion
@@ -37,9 +38,9 @@ class Mix(Criterion):
     share: float = 0.25
 
     def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise InputError(f"expected a share in (0, 1), got {self.share}")
-        for criterion in (self.first, self.then):
+        number("share", self.share, "(0, 1)")
+        for name, criterion in (("first", self.first), ("then", self.then)):
+            instance(name, Criterion, criterion, Magnitude)
             if (criterion.needs, criterion.reads) != (Criterion.needs, Criterion.reads):
                 raise InputError(f"expected criteria of the weights to mix, got {criterion!r}")
 

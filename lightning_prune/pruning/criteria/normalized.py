@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from lightning_prune.arguments import instance, one_of
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.criteria.criterion import Criterion
 from lightning_prune.pruning.criteria.magnitude import Magnitude
@@ -37,8 +38,8 @@ class Normalized(Criterion):
     by: By = "mean"
 
     def __post_init__(self) -> None:
-        if self.by not in get_args(By):
-            raise InputError(f"expected by to be one of {', '.join(get_args(By))}, got {self.by!r}")
+        instance("criterion", Criterion, self.criterion, Magnitude)
+        one_of("by", self.by, get_args(By))
         if (self.criterion.needs, self.criterion.reads) != (self.needs, self.reads):
             raise InputError(f"expected a criterion of the weights to normalize, got {type(self.criterion).__name__}")
 

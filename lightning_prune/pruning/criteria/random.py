@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_prune.arguments import whole_number
 from lightning_prune.pruning.criteria.criterion import Criterion
 
 
@@ -16,7 +17,10 @@ class Random(Criterion):
     So every process, and a resumed run, chooses the same units, and different layers choose independently.
 
     Args:
-        seed: Number of the draw.
+        seed: Number of the draw, at least 0.
+
+    Raises:
+        InputError: If `seed` is not a whole number of at least 0.
 
     >>> units = torch.eye(3)
     >>> torch.equal(Random()(units), Random()(units)), torch.equal(Random(seed=1)(units), Random()(units))
@@ -24,6 +28,9 @@ class Random(Criterion):
     """
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole_number("seed", self.seed, least=0)
 
     def __call__(self, units: Tensor) -> Tensor:
         """Return `(n_units,)` scores in [0, 1) for `(n_units, unit_size)` weights."""

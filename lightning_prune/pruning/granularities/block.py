@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lightning_prune.arguments import whole_number
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.granularities.granularity import Granularity
 
@@ -32,9 +33,8 @@ class Block(Granularity):
     columns: int = 4
 
     def __post_init__(self) -> None:
-        for name, size in (("rows", self.rows), ("columns", self.columns)):
-            if not (isinstance(size, int) and size >= 1):
-                raise InputError(f"expected block {name} of at least 1, got {size!r}")
+        whole_number("rows", self.rows)
+        whole_number("columns", self.columns)
 
     def tile(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return the size of one block.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from lightning_prune.errors import InputError
+from lightning_prune.arguments import one_of, whole_number
 from lightning_prune.pruning.granularities.granularity import Granularity
 from lightning_prune.slimming import Residual
 
@@ -28,7 +28,8 @@ class Channel(Granularity):
         min_width: Filters that each layer keeps at least; all, if it has no more.
 
     Raises:
-        InputError: If `residual` is none of its options, or `round_to` or `min_width` no whole number of at least 1.
+        InputError: If `dim` or `residual` is none of its options, or `round_to` or `min_width` no whole number of at
+            least 1.
 
     >>> import torch
     >>> Channel().units(torch.zeros(16, 8, 3, 3)).shape, Channel(dim=1).units(torch.zeros(16, 8, 3, 3)).shape
@@ -41,21 +42,14 @@ class Channel(Granularity):
     min_width: int = 1
 
     def __post_init__(self) -> None:
-        if self.residual not in get_args(Residual):
-            raise InputError(f"expected residual to be one of {', '.join(get_args(Residual))}, got {self.residual!r}")
-        for name, number in (("round_to", self.round_to), ("min_width", self.min_width)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise InputError(f"expected {name} to be a whole number of channels of at least 1, got {number!r}")
+        one_of("dim, 0 for filters or 1 for input channels,", self.dim, (0, 1))
+        one_of("residual", self.residual, get_args(Residual))
+        whole_number("round_to", self.round_to)
+        whole_number("min_width", self.min_width)
 
     @property
     def coupled(self) -> bool:
-        """Whether a unit takes along all that can only go together with it, in other layers too.
-
-        Raises:
-            InputError: If `dim` is neither 0 nor 1.
-        """
-        if self.dim not in (0, 1):
-            raise InputError(f"expected Channel(dim=0) for filters or Channel(dim=1) for inputs, got {self!r}")
+        """Whether a unit takes along all that can only go together with it, in other layers too."""
         return not (self.dim == 1 and self.residual == "independent")
 
     def tile(self, shape: Sequence[int]) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lightning_prune.arguments import flag
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.granularities.granularity import Granularity
 
@@ -14,6 +15,9 @@ class Kernel(Granularity):
     Args:
         per_filter: Take the same number of kernels from every filter, so that all have the same work.
 
+    Raises:
+        InputError: If `per_filter` is neither True nor False.
+
     Reference:
         Ma et al., PCONV: The Missing but Desirable Sparsity in DNN Weight Pruning for Real-time Execution on Mobile
         Devices, 2020, arXiv:1909.05073 (connectivity sparsity).
@@ -24,6 +28,9 @@ class Kernel(Granularity):
     """
 
     per_filter: bool = False
+
+    def __post_init__(self) -> None:
+        flag("per_filter", self.per_filter)
 
     def tile(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return the size of one kernel.

@@ -7,6 +7,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from lightning_prune.arguments import whole_number
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.granularities.granularity import Granularity
 
@@ -38,8 +39,10 @@ class NM(Granularity):
     m: int = 4
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.n, int) and isinstance(self.m, int) and 1 <= self.n < self.m):
-            raise InputError(f"expected n:m sparsity with 1 <= n < m, got n={self.n!r}, m={self.m!r}")
+        whole_number("n", self.n)
+        whole_number("m", self.m)
+        if self.n >= self.m:
+            raise InputError(f"expected n:m sparsity with 1 <= n < m, got n={self.n}, m={self.m}")
 
     @property
     def sparsity(self) -> float:

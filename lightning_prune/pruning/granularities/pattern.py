@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_prune.arguments import items, whole_number
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.granularities.granularity import Granularity
 
@@ -52,11 +53,13 @@ class Pattern(Granularity):
     patterns: Sequence[Sequence[int]] = SCP4
 
     def __post_init__(self) -> None:
-        if not self.patterns:
+        if not items("patterns", self.patterns, "patterns such as (1, 3, 4, 5)"):
             raise InputError("expected at least one pattern, got none")
-        length = len(self.patterns[0])
         for pattern in self.patterns:
-            if not set(pattern) <= set(range(9)) or not len(set(pattern)) == len(pattern) == length or length in (0, 9):
+            for position in items("a pattern", pattern, "positions in 0..8"):
+                whole_number("a position of a pattern", position, least=0, most=8)
+            length = len(self.patterns[0])
+            if not len(set(pattern)) == len(pattern) == length or length in (0, 9):
                 raise InputError(
                     f"expected patterns of 1 to 8 different positions in 0..8, all of one length, got {list(pattern)}"
                 )
@@ -130,8 +133,7 @@ def mined(weights: Iterable[Tensor], k: int = 8) -> Pattern:
         Niu et al., PatDNN: Achieving Real-Time DNN Execution on Mobile Devices with Pattern-based Weight Pruning,
         2020, arXiv:2001.00138.
     """
-    if not 1 <= k <= 56:
-        raise InputError(f"expected k in 1..56 patterns, there are no more with a centre, got {k}")
+    whole_number("k, the patterns to take of the 56 with a centre,", k, most=56)
     counts = _supports(_natural(kernels[kernels.any(1)]) for kernels in _kernels(weights))
     found = {tuple(p for p in range(9) if support >> p & 1): number for support, number in enumerate(counts) if number}
     if not found:

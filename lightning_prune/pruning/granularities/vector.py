@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lightning_prune.arguments import whole_number
 from lightning_prune.errors import InputError
 from lightning_prune.pruning.granularities.granularity import Granularity
 
@@ -16,7 +17,7 @@ class Vector(Granularity):
         dim: Dimension that a vector runs along: -1 for rows of kernels, -2 for columns.
 
     Raises:
-        InputError: If `length` is not a whole number of at least 1.
+        InputError: If `length` is not a whole number of at least 1, or `dim` no whole number.
 
     Reference:
         Mao et al., Exploring the Regularity of Sparse Structure in Convolutional Neural Networks, 2017,
@@ -31,8 +32,9 @@ class Vector(Granularity):
     dim: int = -1
 
     def __post_init__(self) -> None:
-        if self.length is not None and not (isinstance(self.length, int) and self.length >= 1):
-            raise InputError(f"expected a vector length of at least 1, or null, got {self.length!r}")
+        if self.length is not None:
+            whole_number("length", self.length)
+        whole_number("dim", self.dim, least=None)
 
     def tile(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return the size of one vector.

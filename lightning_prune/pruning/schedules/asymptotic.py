@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from lightning_prune.errors import InputError
+from lightning_prune.arguments import number
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,8 @@ class Asymptotic:
     knee: float = 0.125
 
     def __post_init__(self) -> None:
-        if not 0 < self.knee < 0.75:
-            raise InputError(f"expected knee in (0, 0.75), got {self.knee}")
-        if not 0 <= self.initial < 1:
-            raise InputError(f"expected initial sparsity in [0, 1), got {self.initial}")
+        number("knee", self.knee, "(0, 0.75)")
+        number("initial", self.initial, "[0, 1)")
 
     def __call__(self, progress: float, final: float) -> float:
         """Return the sparsity at `progress` in [0, 1] on the way to `final`, both fractions of units."""

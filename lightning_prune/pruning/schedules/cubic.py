@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lightning_prune.errors import InputError
+from lightning_prune.arguments import number
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,8 @@ class Cubic:
     exponent: float = 3.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.initial < 1:
-            raise InputError(f"expected initial sparsity in [0, 1), got {self.initial}")
-        if not self.exponent > 0:
-            raise InputError(f"expected an exponent greater than 0, got {self.exponent}")
+        number("initial", self.initial, "[0, 1)")
+        number("exponent", self.exponent, "(0, inf)")
 
     def __call__(self, progress: float, final: float) -> float:
         """Return the sparsity at `progress` in [0, 1] on the way to `final`, both fractions of units."""

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from lightning_prune.errors import InputError
+from lightning_prune.arguments import whole_number
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,7 @@ class Iterative:
     rounds: int = 5
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.rounds, int) and self.rounds >= 1):
-            raise InputError(f"expected rounds of at least 1, got {self.rounds!r}")
+        whole_number("rounds", self.rounds)
 
     def __call__(self, progress: float, final: float) -> float:
         """Return the sparsity at `progress` in [0, 1] on the way to `final`, both fractions of units."""

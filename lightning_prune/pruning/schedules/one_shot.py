@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lightning_prune.errors import InputError
+from lightning_prune.arguments import number
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,7 @@ class OneShot:
     at: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.at <= 1:
-            raise InputError(f"expected at in [0, 1], got {self.at}")
+        number("at", self.at, "[0, 1]")
 
     def __call__(self, progress: float, final: float) -> float:
         """Return the sparsity at `progress` in [0, 1] on the way to `final`, both fractions of units."""

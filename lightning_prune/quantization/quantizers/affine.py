@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_prune.errors import InputError
+from lightning_prune.arguments import flag, number
 from lightning_prune.quantization.quantizers.quantizer import FLOAT, Activation, Quantizer, check_bits, with_bits
 from lightning_prune.quantization.quantizers.rounding import SMALLEST_STEP, fake_quantize, others, straight_through
 
@@ -26,7 +26,7 @@ class Affine(Quantizer):
         averaging: Share of the last batch in the ranges of activations, in (0, 1].
 
     Raises:
-        InputError: If a number is out of its range.
+        InputError: If a number is out of its range, or `per_channel` neither True nor False.
 
     Reference:
         Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
@@ -45,8 +45,8 @@ class Affine(Quantizer):
     def __post_init__(self) -> None:
         check_bits("weight_bits", self.weight_bits)
         check_bits("activation_bits", self.activation_bits)
-        if not 0 < self.averaging <= 1:
-            raise InputError(f"expected averaging in (0, 1], got {self.averaging}")
+        flag("per_channel", self.per_channel)
+        number("averaging", self.averaging, "(0, 1]")
 
     @property
     def folds(self) -> bool:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_prune.errors import InputError
+from lightning_prune.arguments import one_of
 from lightning_prune.quantization.quantizers.quantizer import Activation, Quantizer
 from lightning_prune.quantization.quantizers.rounding import mean_magnitude, others, sign
 
@@ -58,8 +58,7 @@ def check_gradient(gradient: Gradient) -> None:
     Raises:
         InputError: If it is none.
     """
-    if gradient not in get_args(Gradient):
-        raise InputError(f"expected gradient to be one of {', '.join(get_args(Gradient))}, got {gradient!r}")
+    one_of("gradient", gradient, get_args(Gradient))
 
 
 class BinaryWeight(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from lightning_prune.errors import InputError
+from lightning_prune.arguments import number
 from lightning_prune.quantization.quantizers.dorefa import dorefa_weight
 from lightning_prune.quantization.quantizers.quantizer import FLOAT, Activation, Quantizer, check_bits, with_bits
 from lightning_prune.quantization.quantizers.rounding import SMALLEST_STEP, inside, on_grid
@@ -41,8 +41,7 @@ class PACT(Quantizer):
     def __post_init__(self) -> None:
         check_bits("weight_bits", self.weight_bits, least=1)
         check_bits("activation_bits", self.activation_bits)
-        if not 0 < self.alpha < float("inf"):
-            raise InputError(f"expected alpha above 0, where inputs are cut off, got {self.alpha}")
+        number("alpha, where inputs are cut off,", self.alpha, "(0, inf)")
 
     def weight(self, weight: Tensor, axis: int) -> nn.Module:
         """Return what rounds a weight of any shape as DoReFa does."""

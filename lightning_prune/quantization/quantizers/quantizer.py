@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lightning_prune.arguments import shown
 from lightning_prune.errors import InputError
 
 FLOAT = 32
@@ -24,7 +25,7 @@ class UnsupportedBits(InputError):
 
     def __init__(self, expected: str, got: object) -> None:
         self.expected, self.got = expected, got
-        super().__init__(f"expected {expected}, got {got!r}")
+        super().__init__(f"expected {expected}, got {shown(got)}")
 
 
 class Activation(nn.Module, ABC):

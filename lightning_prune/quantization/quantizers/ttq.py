@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_prune.errors import InputError
+from lightning_prune.arguments import number
 from lightning_prune.quantization.quantizers.quantizer import Activation, Quantizer
 from lightning_prune.quantization.quantizers.rounding import SMALLEST_STEP, mean_magnitude
 
@@ -32,8 +32,7 @@ class TTQ(Quantizer):
     threshold: float = 0.05
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise InputError(f"expected threshold in (0, 1), a multiple of the greatest weight, got {self.threshold}")
+        number("threshold, a multiple of the greatest weight,", self.threshold, "(0, 1)")
 
     def weight(self, weight: Tensor, axis: int) -> nn.Module:
         """Return a `TrainedTernaryWeight` for a weight of any shape."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_prune.errors import InputError
+from lightning_prune.arguments import flag, number
 from lightning_prune.quantization.quantizers.quantizer import Activation, Quantizer
 from lightning_prune.quantization.quantizers.rounding import mean_magnitude, straight_through
 
@@ -19,7 +19,7 @@ class TWN(Quantizer):
         per_channel: Whether each filter has an `alpha` of its own; if not, the layer has one.
 
     Raises:
-        InputError: If `threshold` is out of its range.
+        InputError: If `threshold` is out of its range, or `per_channel` neither True nor False.
 
     Reference:
         Li et al., Ternary Weight Networks, 2016, arXiv:1605.04711, equations 3 to 6.
@@ -29,8 +29,8 @@ class TWN(Quantizer):
     per_channel: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise InputError(f"expected threshold in (0, 1), a multiple of the mean magnitude, got {self.threshold}")
+        number("threshold, a multiple of the mean magnitude,", self.threshold, "(0, 1)")
+        flag("per_channel", self.per_channel)
 
     def weight(self, weight: Tensor, axis: int) -> nn.Module:
         """Return a `TernaryWeight` for a weight `(..., n_outputs, ...)`."""

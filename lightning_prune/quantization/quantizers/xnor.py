@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from lightning_prune.arguments import flag
 from lightning_prune.errors import InputError
 from lightning_prune.quantization.quantizers.bwn import BinaryWeight, Gradient, check_gradient
 from lightning_prune.quantization.quantizers.quantizer import Activation, Layer, Quantizer
@@ -23,7 +24,7 @@ class XNOR(Quantizer):
         gradient: See `lightning_prune.quantization.quantizers.bwn.Gradient`.
 
     Raises:
-        InputError: If `gradient` is none of its options.
+        InputError: If `gradient` is none of its options, or `scaling_map` neither True nor False.
 
     Reference:
         Rastegari et al., XNOR-Net: ImageNet Classification Using Binary Convolutional Neural Networks, 2016,
@@ -38,6 +39,7 @@ class XNOR(Quantizer):
     drops_relu: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        flag("scaling_map", self.scaling_map)
         check_gradient(self.gradient)
 
     def weight(self, weight: Tensor, axis: int) -> nn.Module:

@@ -90,7 +90,7 @@ def test_mix_is_a_criterion_of_weights_with_two_stages() -> None:
 
 @pytest.mark.parametrize("share", [0, 1, -0.1])
 def test_a_share_of_all_or_nothing_is_refused(share: float) -> None:
-    with pytest.raises(InputError, match=r"expected a share in \(0, 1\), got"):
+    with pytest.raises(InputError, match=r"expected share in \(0, 1\), got"):
         Mix(share=share)
 
 

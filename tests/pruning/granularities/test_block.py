@@ -29,8 +29,8 @@ def test_a_block_is_what_its_name_says() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Block(0, 4), "block rows of at least 1, got 0"),
-        (lambda: Block(4, 2.0), "block columns"),  # type: ignore[arg-type]
+        (lambda: Block(0, 4), "rows to be a whole number of at least 1, got 0"),
+        (lambda: Block(4, 2.0), "columns to be a whole number"),  # type: ignore[arg-type]
         (lambda: Block(16, 4).tile(LINEAR), r"16 x 4 blocks of outputs x inputs fill, got shape \(8, 12\)"),
         (lambda: Block(4, 8).tile(LINEAR), "4 x 8 blocks"),
         (lambda: Block().tile((8,)), "4 x 4 blocks"),

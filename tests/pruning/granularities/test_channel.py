@@ -1,5 +1,7 @@
 """Slices along one dimension."""
 
+from typing import Any
+
 import pytest
 import torch
 from cutting import CONV, LINEAR, check_cut, removed
@@ -30,5 +32,9 @@ def test_channels_of_any_dimension() -> None:
 def test_channels_are_coupled_unless_inputs_are_cut_layer_by_layer() -> None:
     assert [Channel(dim, "independent").coupled for dim in (0, 1)] == [True, False]
     assert [Channel(dim, "inner").coupled for dim in (0, 1)] == [True, True]
-    with pytest.raises(InputError, match=r"expected Channel\(dim=0\) for filters or Channel\(dim=1\) for inputs, got"):
-        assert Channel(dim=2).coupled
+
+
+@pytest.mark.parametrize("dim", [2, -1, True, 0.0, None])
+def test_other_dimensions_are_refused_at_once(dim: Any) -> None:
+    with pytest.raises(InputError, match="expected dim, 0 for filters or 1 for input channels, to be one of 0, 1, got"):
+        Channel(dim=dim)

@@ -54,8 +54,8 @@ def test_n_m_cuts_into_so_many_units(granularity: NM, shape: tuple[int, ...], un
     [
         (lambda: NM(4, 2), "1 <= n < m, got n=4, m=2"),
         (lambda: NM(4, 4), "1 <= n < m"),
-        (lambda: NM(0, 4), "1 <= n < m"),
-        (lambda: NM(1.5, 4), "1 <= n < m"),  # type: ignore[arg-type]
+        (lambda: NM(0, 4), "n to be a whole number of at least 1, got 0"),
+        (lambda: NM(1.5, 4), "n to be a whole number of at least 1, got 1.5"),  # type: ignore[arg-type]
         (lambda: NM().tile((8, 3, 3, 3)), r"groups of m=4, got shape \(8, 3, 3, 3\)"),
         (lambda: NM().tile((8,)), "groups of m=4"),
     ],

@@ -33,7 +33,7 @@ def test_a_vector_is_what_its_name_says() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Vector(0), "vector length of at least 1, or null, got 0"),
+        (lambda: Vector(0), "length to be a whole number of at least 1, got 0"),
         (lambda: Vector(5).tile(LINEAR), r"divides dimension -1 of shape \(8, 12\), got 5"),
         (lambda: Vector().tile(LINEAR), "vector length for a weight without kernels"),
         (lambda: Vector(dim=4).tile(CONV), "dimension 4 for vectors"),

@@ -43,8 +43,8 @@ def test_knee_too_late_for_an_asymptote_is_a_line() -> None:
         (lambda: Asymptotic(knee=0.0), "knee"),
         (lambda: Asymptotic(knee=0.8), "knee"),
         (lambda: Asymptotic(knee=math.nan), "knee"),
-        (lambda: Asymptotic(initial=1.0), "initial sparsity"),
-        (lambda: Asymptotic(initial=-0.1), "initial sparsity"),
+        (lambda: Asymptotic(initial=1.0), r"initial in \[0, 1\)"),
+        (lambda: Asymptotic(initial=-0.1), r"initial in \[0, 1\)"),
     ],
 )
 def test_what_is_no_asymptote_is_refused(build: Callable[[], object], message: str) -> None:

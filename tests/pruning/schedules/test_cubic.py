@@ -29,9 +29,9 @@ def test_cubic_with_another_exponent_and_with_nothing_to_do() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Cubic(initial=1.0), r"initial sparsity in \[0, 1\), got 1.0"),
-        (lambda: Cubic(initial=math.nan), "initial sparsity"),
-        (lambda: Cubic(exponent=0), "exponent greater than 0, got 0"),
+        (lambda: Cubic(initial=1.0), r"initial in \[0, 1\), got 1.0"),
+        (lambda: Cubic(initial=math.nan), "initial in"),
+        (lambda: Cubic(exponent=0), r"exponent in \(0, inf\), got 0"),
     ],
 )
 def test_what_is_no_ramp_is_refused(build: Callable[[], object], message: str) -> None:

@@ -173,14 +173,14 @@ def test_edges_are_as_in_the_papers() -> None:
         (lambda: LSQ(activation_bits=16), "expected activation_bits from 2 to 8, or 32 for float, got 16"),
         (lambda: PACT(weight_bits=0), "expected weight_bits from 1 to 8, or 32 for float, got 0"),
         (lambda: PACT(activation_bits=1), "expected activation_bits from 2 to 8, or 32 for float, got 1"),
-        (lambda: PACT(alpha=0.0), "expected alpha above 0, where inputs are cut off, got 0.0"),
+        (lambda: PACT(alpha=0.0), r"expected alpha, where inputs are cut off, in \(0, inf\), got 0.0"),
         (lambda: DoReFa(weight_bits=9), "expected weight_bits from 1 to 8, or 32 for float, got 9"),
         (lambda: DoReFa(activation_bits=0), "expected activation_bits from 1 to 8, or 32 for float, got 0"),
         (lambda: DoReFa(gradient_bits=1), "expected gradient_bits from 2 to 8, or 32 for float, got 1"),
         (lambda: BWN(gradient="none"), "expected gradient to be one of exact, paper, detach, got 'none'"),  # type: ignore[arg-type]
         (lambda: XNOR(gradient="none"), "expected gradient to be one of exact, paper, detach, got 'none'"),  # type: ignore[arg-type]
-        (lambda: TWN(threshold=1.0), r"expected threshold in \(0, 1\), a multiple of the mean magnitude, got 1.0"),
-        (lambda: TTQ(threshold=0.0), r"expected threshold in \(0, 1\), a multiple of the greatest weight, got 0.0"),
+        (lambda: TWN(threshold=1.0), r"expected threshold, a multiple of the mean magnitude, in \(0, 1\), got 1.0"),
+        (lambda: TTQ(threshold=0.0), r"expected threshold, a multiple of the greatest weight, in \(0, 1\), got 0.0"),
     ],
 )
 def test_what_cannot_be_is_refused(build: Callable[[], Quantizer], message: str) -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from lightning_prune.errors import InputError
-from lightning_prune.runs.overrides import refuse_misplaced, refuse_renamed, refuse_strays
+from lightning_prune.options.overrides import refuse_misplaced, refuse_renamed, refuse_strays
 
 
 @pytest.mark.parametrize(

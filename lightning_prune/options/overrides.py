@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from lightning_prune.errors import InputError
-from lightning_prune.runs.stage_needs import Config, is_of_teacher, needs_teacher
+from lightning_prune.options.stage_needs import Config, is_of_teacher, needs_teacher
 
 SHARED = {"granularity": None, "criterion": None, "schedule": None, "scope": "layer"}
 """Keys that several strategies read, with their defaults."""

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from lightning_prune.reporting import RunFolder
-
 
 def existing_or(resume: str | None, default: str) -> str:
     """Return the run folder: the one to resume, if it is one, or a new one."""
     if resume is None:
         return default
+    from lightning_prune.reporting import RunFolder  # with torch, for which help does not wait
+
     if not RunFolder(Path(resume)).config.is_file():
-        raise SystemExit(f"Error in resume: expected the folder of a run, with a config.yaml in it, got {resume}")
+        raise SystemExit(f"Error: resume: expected the folder of a run, with a config.yaml in it, got {resume}")
     return str(Path(resume).absolute())
 
 

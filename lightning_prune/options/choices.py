@@ -1,0 +1,109 @@
+"""What is chosen in the groups of `conf/`, checked before Hydra composes anything."""
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from lightning_prune.errors import InputError
+from lightning_prune.options.search_path import CONF
+
+
+def options_of(group: str, folders: Iterable[Path] = ()) -> list[str]:
+    """Return the names that can be chosen in a group.
+
+    Args:
+        group: Its name, a folder of `conf/`.
+        folders: Others of the shape of `conf/` that are searched.
+    """
+    return sorted({path.stem for folder in (CONF, Path("conf"), *folders) for path in (folder / group).glob("*.yaml")})
+
+
+def refuse_bad_choices(words: Sequence[str]) -> None:
+    """Refuse what is no `key=value`, keys that are given twice, and choices in a group that are no names.
+
+    Args:
+        words: What was typed, options with dashes included.
+
+    Raises:
+        InputError: If there is such.
+    """
+    sweep = any(word in ("-m", "--multirun") for word in words)
+    typed = _typed(words)
+    keys = [word.partition("=")[0] for word in typed]
+    twice = next((key for key, count in Counter(keys).items() if count > 1), None)
+    if twice is not None:
+        same = " and ".join(word for key, word in zip(keys, typed, strict=True) if key == twice)
+        raise InputError(f"expected {twice} once, got {same}")
+    for word in typed:
+        one = _parsed(word)
+        if one.is_sweep_override() and not sweep:
+            key, _, values = word.partition("=")
+            raise InputError(
+                f"expected one value, got {word}; -m before it makes a run of each, {key}=[{values}] means all at once"
+            )
+        if one.is_delete() or "." in one.key_or_group or not (CONF / one.key_or_group).is_dir():
+            continue
+        for value in one.sweep_iterator() if one.is_sweep_override() else [one.value()]:
+            _check_choice(word, one.key_or_group, value)
+
+
+def _parsed(word: str) -> Override:
+    """Return what an override says.
+
+    Raises:
+        InputError: If it says nothing.
+    """
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise InputError(
+            f"expected key=value, got {word}; a value with commas, brackets or blanks needs quotes, 'key=\"a value\"'"
+        ) from error
+
+
+def _typed(words: Sequence[str]) -> list[str]:
+    """Return the overrides among what was typed."""
+    found = []
+    behind_option = False
+    for word in words:
+        if word.startswith("-"):
+            behind_option = word in _WITH_VALUE
+        elif behind_option:
+            behind_option = False
+        else:
+            found.append(word)
+    return found
+
+
+_WITH_VALUE = (
+    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"),
+    *("--info", "-i", "--experimental-rerun"),
+)
+"""Hydra's options that a value follows."""
+
+
+def _check_choice(word: str, group: str, value: Any) -> None:
+    """Refuse a choice in a group that is neither a name nor several, or that needs another one."""
+    names = options_of(group)
+    chosen = value if isinstance(value, list) else [value]
+    if isinstance(value, dict) or not all(isinstance(name, str) for name in chosen):
+        if value is None and "none" not in names and group in ("granularity", "criterion", "schedule"):
+            return
+        hint = f"{group}=none" if value is None and "none" in names else f"one of {', '.join(names)}"
+        raise InputError(f"expected {hint}, got {word}")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return a question with the most similar of known names, or nothing.
+
+    >>> near("resnet21", ["resnet20", "vgg16_bn"])
+    '; did you mean resnet20?'
+    """
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f"; did you mean {found[0]}?" if found else ""

@@ -1,0 +1,38 @@
+"""What is typed at the command line, completed: own classes are given what is typed for them and nothing else."""
+
+import re
+from collections.abc import Sequence
+
+OPEN_GROUPS = ("callbacks", "data", "logger", "lr_scheduler", "model", "module", "optimizer")
+"""Groups whose options are arguments of whatever stands at their `_target_`, so that any name may be one."""
+
+_OPEN = re.compile(rf"(?:(?:teacher|finetune)\.)?(?:{'|'.join(OPEN_GROUPS)})\..+")
+_TARGET = re.compile(
+    r"(?P<place>data|lr_scheduler|model|module|optimizer|teacher\.(?:lr_scheduler|model|optimizer)|finetune\.lr_scheduler)"
+    r"\._target_"
+)
+
+
+def completed(words: Sequence[str]) -> list[str]:
+    """Return what was typed with what it means.
+
+    A `_target_` without a choice in its group means the option `own` of that group, which has no arguments: those of
+    the default one are of no use to another class. And whatever is typed below such a group is an argument, whether
+    the configuration has one of this name or not.
+
+    >>> completed(["data._target_=my.Data", "data.root=here", "seed=1"])
+    ['data=own', '++data._target_=my.Data', '++data.root=here', 'seed=1']
+    """
+    chosen = {word.partition("=")[0].lstrip("+") for word in words}
+    found: list[str] = []
+    for word in words:
+        key, equals, _ = word.partition("=")
+        own = _TARGET.fullmatch(key.lstrip("+"))
+        if own is not None:
+            group = own["place"].rpartition(".")[2]
+            choice = group if group == own["place"] else f"{group}@{own['place']}"
+            if choice not in chosen:
+                found.append(f"{choice}=own")
+        opens = bool(equals) and _OPEN.fullmatch(key) is not None and "@" not in key
+        found.append(f"++{word}" if opens else word)
+    return found
