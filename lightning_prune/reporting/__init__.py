@@ -3,8 +3,9 @@
 from lightning_prune.reporting.curve_plot import plot_curves
 from lightning_prune.reporting.end_table import EndTable
 from lightning_prune.reporting.group_plot import draw_groups
+from lightning_prune.reporting.mac_counting import macs
 from lightning_prune.reporting.metrics import read_metrics
-from lightning_prune.reporting.profiling import latencies_ms, macs, profile, profile_all
+from lightning_prune.reporting.profiling import latencies_ms, profile, profile_all
 from lightning_prune.reporting.rows import BASELINE, EXPORTED, Metric, Row
 from lightning_prune.reporting.run_folder import RunFolder, SweepFolder
 from lightning_prune.reporting.summary import Json, in_words, read_summary, write_summary

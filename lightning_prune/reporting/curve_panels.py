@@ -1,10 +1,11 @@
 """What the picture of a run shows in which panel: the metric, and what pruning leaves."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lightning_prune.reporting.layer_counts import shared_start
 from lightning_prune.reporting.metrics import Curves, logged_as
 from lightning_prune.reporting.plot_style import BLUE, GREEN, GREY, VERMILLION
 from lightning_prune.reporting.rows import Metric
@@ -109,18 +110,8 @@ def layers_left(curves: Curves) -> dict[str, Points]:
     """Return the share of non-zero weights of each layer, by its name without what all names begin with."""
     prefix = "sparsity/"
     names = [name.removeprefix(prefix) for name in curves if name.startswith(prefix) and name != "sparsity/total"]
-    shared = _shared_start(names)
+    shared = shared_start(names)
     return {
         name.removeprefix(shared): {epoch: 1 - value for epoch, value in curves[prefix + name].items()}
         for name in names
     }
-
-
-def _shared_start(names: Iterable[str]) -> str:
-    """Return the module that all layers are in, with its dot; "" if there is none.
-
-    >>> _shared_start(["network.conv1", "network.fc"]), _shared_start(["conv1"])
-    ('network.', '')
-    """
-    tops = {name.partition(".")[0] + "." if "." in name else "" for name in names}
-    return tops.pop() if len(tops) == 1 else ""
