@@ -1,6 +1,8 @@
 """Functions that return a LightningDataModule; one file a data set."""
 
-import lightning_prune.torchvision_operators  # noqa: F401  # before anything imports Lightning
+from lightning_prune.torchvision_operators import DECLARED as _DECLARED  # noqa: F401  # before Lightning is imported
+
+# isort: split
 from lightning_prune.data.image_data import ImageData
 from lightning_prune.data.images import Images
 from lightning_prune.data.in_memory import InMemoryImages

@@ -1,6 +1,8 @@
 """What a model computes: its traced graph, its calls, and what its operators do."""
 
-import lightning_prune.torchvision_operators  # noqa: F401  # before anything imports Lightning
+from lightning_prune.torchvision_operators import DECLARED as _DECLARED  # noqa: F401  # before Lightning is imported
+
+# isort: split
 from lightning_prune.graph.dataflow import (
     Arguments,
     Dataflow,

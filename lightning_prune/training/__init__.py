@@ -1,6 +1,8 @@
 """What any callback needs of a Trainer: order, moments, loss terms, state, agreement of processes."""
 
-import lightning_prune.torchvision_operators  # noqa: F401  # before anything imports Lightning
+from lightning_prune.torchvision_operators import DECLARED as _DECLARED  # noqa: F401  # before Lightning is imported
+
+# isort: split
 from lightning_prune.training.epoch_means import EpochMeans
 from lightning_prune.training.example_input import batch_input, check_example, given_input
 from lightning_prune.training.loop_state import finish_batch, forget_loaders, internals, loop_state, moved, restore_loop

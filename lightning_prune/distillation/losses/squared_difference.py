@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def squared_difference(student: Tensor, teacher: Tensor, relative: bool) -> Tensor:
+def squared_difference(student: Tensor, teacher: Tensor, *, relative: bool) -> Tensor:
     """Return the mean squared difference of two tensors of the same shape, any.
 
     Args:
