@@ -131,7 +131,7 @@ def _parameters(cfg: DictConfig) -> Mapping[str, Any]:
 
 
 def _parts(cfg: DictConfig, data: LightningDataModule, model: str) -> dict[str, Any]:
-    """Return the parts that the module takes, built; runs of older versions call some otherwise, and those are left out."""
+    """Return the parts that the module takes, built, those left out that a run of an older version calls otherwise."""
     taken = [role for role in PARTS if _name(role, _parameters(cfg), cfg.module) is not None]
     wanted = [role for role in taken if role == "network" or PARTS[role] in cfg]
     build_part: dict[str, Callable[[], Any]] = {

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from command_line import ROOT, run_here
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
