@@ -102,7 +102,8 @@ def test_the_order_in_the_list_does_not_matter() -> None:
         ({"task_weight": float("nan")}, "expected task_weight in [0, inf), got nan"),
         (
             {"loss": "hinton"},
-            "expected loss to be a function of (student, teacher, labels) such as Hinton(), got 'hinton'",
+            "expected loss to be a function of (student, teacher, labels) such as Hinton(), got 'hinton'; write: from "
+            "lightning_prune.distillation.losses.hinton import Hinton, and pass Hinton()",
         ),
         ({"features": ["layer1"]}, "expected an entry of features to be a Match, got 'layer1'"),
         (
