@@ -13,12 +13,13 @@ import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lightning.pytorch import LightningModule
 from rich.console import Console
 from rich.table import Table
 
+from lightning_prune.commands.key_values import help_of, read_key_values
 from lightning_prune.errors import InputError
 from lightning_prune.export import (
     EXPORT_FORMATS,
@@ -68,11 +69,10 @@ def main(words: Sequence[str]) -> None:
         words: What was typed.
     """
     formats = [f"  {name}\n    for {one.use}\n    needs {one.needs}" for name, one in EXPORT_FORMATS.items()]
-    lines = [f"  {key}={getattr(Options(), key) or '...'}: {text}" for key, text in HELP.items()]
     parser = argparse.ArgumentParser(
         prog="lightning-prune export",
         description=__doc__,
-        epilog="\n".join(["formats:", *formats, "", "options:", *lines]),
+        epilog="\n".join(["formats:", *formats, "", "options:", help_of(Options(), HELP)]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, help="folder of a run")
@@ -88,18 +88,7 @@ def options_of(typed: Sequence[str]) -> Options:
     Raises:
         InputError: If one is not known, or its value makes no sense.
     """
-    given: dict[str, Any] = {}
-    for option in typed:
-        key, _, value = option.partition("=")
-        if key not in Options._fields or not value:
-            raise InputError(f"expected options {', '.join(f'{name}=...' for name in Options._fields)}, got {option}")
-        if isinstance(getattr(Options(), key), int):
-            if not value.isdecimal() or int(value) < 1:
-                raise InputError(f"expected {key} to be a whole number of at least 1, got {value}")
-            given[key] = int(value)
-        else:
-            given[key] = value
-    options = Options(**given)
+    options = read_key_values(Options(), typed)
     if options.format not in EXPORT_FORMATS:
         raise InputError(f"expected format to be one of {', '.join(EXPORT_FORMATS)}, got {options.format}")
     if options.calibrate and not EXPORT_FORMATS[options.format].integer:

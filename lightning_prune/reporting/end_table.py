@@ -93,9 +93,7 @@ class EndTable:
 
     @property
     def _in_percent(self) -> bool:
-        """Whether scores are shares; a module may log an accuracy of 99.2 as well, which is none."""
-        scores = [row.score for row in self.rows if math.isfinite(row.score)]
-        return self.metric.is_share and all(0 <= score <= 1 for score in scores)
+        return self.metric.in_percent(row.score for row in self.rows)
 
     def _scores(self) -> list[_Cell]:
         base = reference(self.rows).score

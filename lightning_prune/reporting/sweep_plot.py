@@ -85,7 +85,7 @@ def draw_sweep(
 
     figure = Figure(figsize=(8, 5.4), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    style_panel(axes, "Test accuracy of the slim model")
+    style_panel(axes, "Test accuracy of the slim model", in_percent=True)
     axes.set_xlabel(f"remaining {cost} of the dense model", color=INK)
     axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     groups: dict[tuple[str, str], list[Point]] = defaultdict(list)

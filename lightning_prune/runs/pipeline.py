@@ -22,7 +22,7 @@ from lightning_prune.runs.comparison import Comparison
 from lightning_prune.runs.configurations import folder_of
 from lightning_prune.runs.end_models import end_models
 from lightning_prune.runs.example_inputs import Inputs, example_inputs
-from lightning_prune.runs.exporting import export_last_model
+from lightning_prune.runs.exporting import chosen_format, export_last_model
 from lightning_prune.runs.finetuning import affordable_epochs, save_momentum, start_finetuning
 from lightning_prune.runs.messages import first_line, one_line, say
 from lightning_prune.runs.modules import build_module, build_options, build_strategy, build_teacher, network_of
@@ -51,6 +51,7 @@ class RunParts:
         finetuning: The configuration of the last stage; None if there is none.
         finetuning_teacher: The teacher of that stage: the same, or a network for this run's dense weights.
         finetuning_callbacks: Of that stage, by name.
+        format: Of the last model as a file; None for no file.
     """
 
     data: LightningDataModule
@@ -62,6 +63,7 @@ class RunParts:
     finetuning: DictConfig | None
     finetuning_teacher: nn.Module | None
     finetuning_callbacks: Mapping[str, Callback]
+    format: str | None
 
     @property
     def pruners(self) -> list[Pruner]:
@@ -107,8 +109,9 @@ def checked_run_parts(cfg: DictConfig) -> RunParts:
     finetuning = finetuning_stage(cfg) if cfg.finetune else None
     last = build_strategy(finetuning, own_teacher) if finetuning is not None else {}
     baseline = baseline_kind(cfg, callbacks.values())
-    parts = RunParts(data, example, metric, baseline, teacher, callbacks, finetuning, own_teacher, last)
-    check_stages(cfg, parts.pruners, (callbacks if finetuning is None else last).values())
+    format = chosen_format(cfg.export, (callbacks if finetuning is None else last).values())
+    parts = RunParts(data, example, metric, baseline, teacher, callbacks, finetuning, own_teacher, last, format)
+    check_stages(cfg, parts.pruners)
     check_strategy(partial(parts.module, cfg), callbacks.values())
     if finetuning is not None:
         check_strategy(partial(parts.module, finetuning), last.values())
@@ -195,15 +198,15 @@ def finetune(cfg: DictConfig, own: DictConfig, parts: RunParts, comparison: Comp
 def export_and_report(cfg: DictConfig, parts: RunParts, comparison: Comparison) -> None:
     """Write the last model as a file for other programs, and report on all models."""
     folder, problem = folder_of(cfg), None
-    if cfg.export is not None:
+    if parts.format is not None:
         try:
-            export_last_model(comparison, folder, parts.example, cfg.export)
+            export_last_model(comparison, folder, parts.example, parts.format)
         except Exception as error:  # whatever it is, the run keeps its results
             problem = first_line(error)
     rows = comparison.rows(cfg.latency_batch_size)
     comparison.report(folder, rows, parts.callbacks, summary_of_options(cfg))
     if problem is not None:
-        print(f"Not exported as {cfg.export}: {problem}", file=sys.stderr)
+        print(f"Not exported as {parts.format}: {problem}", file=sys.stderr)
 
 
 def summary_of_options(cfg: DictConfig) -> dict[str, Any]:

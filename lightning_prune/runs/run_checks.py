@@ -7,11 +7,10 @@ from lightning.pytorch import Callback, LightningModule, seed_everything
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from omegaconf import DictConfig
 
-from lightning_prune.callbacks import KnowledgeDistillation, Pruner, QuantizationAwareTraining
+from lightning_prune.callbacks import KnowledgeDistillation, Pruner
 from lightning_prune.errors import InputError
 from lightning_prune.options import Config, keeps_dense, needs_dense, needs_momentum, needs_teacher
 from lightning_prune.runs.building import build, check_arguments
-from lightning_prune.runs.exporting import check_export
 from lightning_prune.runs.modules import refuse_unread_parts
 from lightning_prune.slimming import check_optimizer_state
 from lightning_prune.training import check_together
@@ -121,13 +120,12 @@ def check_strategy(build_module: Callable[[], LightningModule], strategy: Collec
             callback.check_layers(build_module())
 
 
-def check_stages(cfg: DictConfig, pruners: Collection[Pruner], last: Collection[Callback]) -> None:
-    """Refuse stages that cannot follow on one another, and a file that cannot follow on them.
+def check_stages(cfg: DictConfig, pruners: Collection[Pruner]) -> None:
+    """Refuse stages that cannot follow on one another.
 
     Args:
         cfg: The configuration of the run.
         pruners: The callbacks of the main stage that prune.
-        last: The callbacks of the last stage.
 
     Raises:
         InputError: If they are such.
@@ -141,5 +139,3 @@ def check_stages(cfg: DictConfig, pruners: Collection[Pruner], last: Collection[
         raise InputError(
             f"expected one pruner where the dense network teaches, got {strategy}; set finetune.teacher=teacher"
         )
-    integer = [one for one in last if isinstance(one, QuantizationAwareTraining) and one.quantizer.integer]
-    check_export(cfg.export, bool(integer))
