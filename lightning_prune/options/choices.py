@@ -93,10 +93,18 @@ def _check_choice(word: str, group: str, value: Any) -> None:
     names = options_of(group)
     chosen = value if isinstance(value, list) else [value]
     if isinstance(value, dict) or not all(isinstance(name, str) for name in chosen):
-        if value is None and "none" not in names and group in ("granularity", "criterion", "schedule"):
+        if (
+            value is None
+            and "none" not in names
+            and group in ("granularity", "criterion", "schedule", "experiment", "debug")
+        ):
             return
         hint = f"{group}=none" if value is None and "none" in names else f"one of {', '.join(names)}"
         raise InputError(f"expected {hint}, got {word}")
+
+
+_OF_NONE = ("granularity", "criterion", "schedule", "experiment", "debug")
+"""Groups in which nothing is chosen unless it is asked for."""
 
 
 def near(name: str, known: Iterable[str]) -> str:

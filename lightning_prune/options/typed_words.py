@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-OPEN_GROUPS = ("callbacks", "data", "logger", "lr_scheduler", "model", "module", "optimizer")
+OPEN_GROUPS = ("callbacks", "data", "logger", "lr_scheduler", "model", "module", "optimizer", "trainer")
 """Groups whose options are arguments of whatever stands at their `_target_`, so that any name may be one."""
 
 _OPEN = re.compile(rf"(?:(?:teacher|finetune)\.)?(?:{'|'.join(OPEN_GROUPS)})\..+")
@@ -18,7 +18,7 @@ def completed(words: Sequence[str]) -> list[str]:
 
     A `_target_` without a choice in its group means the option `own` of that group, which has no arguments: those of
     the default one are of no use to another class. And whatever is typed below such a group is an argument, whether
-    the configuration has one of this name or not.
+    the configuration has one of this name or not, with plus signs in front or without.
 
     >>> completed(["data._target_=my.Data", "data.root=here", "seed=1"])
     ['data=own', '++data._target_=my.Data', '++data.root=here', 'seed=1']
@@ -33,6 +33,7 @@ def completed(words: Sequence[str]) -> list[str]:
             choice = group if group == own["place"] else f"{group}@{own['place']}"
             if choice not in chosen:
                 found.append(f"{choice}=own")
-        opens = bool(equals) and _OPEN.fullmatch(key) is not None and "@" not in key
-        found.append(f"++{word}" if opens else word)
+        plain = word.lstrip("+")
+        opens = bool(equals) and _OPEN.fullmatch(key.lstrip("+")) is not None and "@" not in key
+        found.append(f"++{plain}" if opens else word)
     return found

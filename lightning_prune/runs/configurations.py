@@ -56,7 +56,8 @@ def job_configuration(cfg: DictConfig) -> DictConfig:
         )
     else:
         cfg.overrides = list(hydra.overrides.task)
-        refuse_strays(cfg.strategy)
+        for group in ("strategy", "callbacks", "logger"):
+            refuse_strays(group, cfg[group])
         refuse_unread(OmegaConf.to_container(cfg, resolve=False), cfg.overrides)  # type: ignore[arg-type]
         cfg.layout = LAYOUT
         cfg.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"

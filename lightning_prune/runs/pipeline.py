@@ -171,7 +171,7 @@ def save_end_models(cfg: DictConfig, module: LightningModule, parts: RunParts) -
         save_slim(module, folder.quantized, build=build_options(cfg, parts.data))
     if needs_dense(cfg):
         torch.save(ends.dense, folder.dense)
-    if needs_momentum(cfg):
+    if needs_momentum(cfg) and folder.saved_checkpoint is not None:
         save_momentum(folder, module, ends.kept)
     return ends.models
 
@@ -184,7 +184,9 @@ def finetune(cfg: DictConfig, own: DictConfig, parts: RunParts, comparison: Comp
         if scratch == "compute" and parts.example is not None:
             options = cfg.finetune
             set_epochs(own, affordable_epochs(build_dense, folder, parts.example, options.epochs, options.longest))
-        module, held = start_finetuning(build_dense, folder, scratch=scratch is not None, momentum=needs_momentum(cfg))
+        module, held = start_finetuning(
+            build_dense, folder, scratch=scratch is not None, momentum=folder.momentum.is_file()
+        )
     name, weights = NAMES[scratch], " from random weights" if scratch else ""
     say(f"{name[0].upper()}{name[1:]}: the slim model, {own.trainer.max_epochs} epochs{weights}")
     with trained(own, module, data, [*parts.finetuning_callbacks.values(), *held]) as trainer:

@@ -13,6 +13,9 @@ from lightning_prune.runs.shared_folders import settings_key
 
 VERSION = version("lightning-prune")
 
+_SHOWING = ("log_", "enable_", "profiler", "limit_test_", "limit_predict_", "detect_anomaly")
+"""How settings of a Trainer begin that change nothing in what is trained."""
+
 
 def teacher_stage(cfg: DictConfig) -> DictConfig:
     """Return the configuration of a plain training of the teacher, in a folder named by all that determines it."""
@@ -36,7 +39,7 @@ def _kept_stage(own: DictConfig, weights: str | None = None) -> DictConfig:
     own.finetune, own.logger = None, {name: own.logger[name] for name in ("csv",) if name in own.logger}
     own.overrides, own.sweep, own.weights, own.baseline = [], None, weights, "none"
     settings: Any = OmegaConf.to_container(own, resolve=True)
-    trainer = {key: value for key, value in settings["trainer"].items() if not key.startswith(("log_", "enable_"))}
+    trainer = {key: value for key, value in settings["trainer"].items() if not key.startswith(_SHOWING)}
     keys = ("module", "model", "data", "optimizer", "lr_scheduler", "callbacks", "seed", "threads", "weights")
     determined = [settings[key] for key in (*keys, "monitor", "mode")]
     own.run_folder = str(Path(own.teacher.folder, settings_key([VERSION, trainer, determined])))
@@ -49,6 +52,8 @@ def finetuning_stage(cfg: DictConfig) -> DictConfig:
     own.optimizer.update(OmegaConf.to_container(cfg.finetune.optimizer, resolve=True))
     _take_strategy(own, cfg.finetune.strategy)
     own.lr_scheduler, own.finetune = cfg.finetune.lr_scheduler, None
+    with open_dict(own):
+        own.callbacks.pop("lr_finder", None)  # the learning rate of this stage is told
     set_epochs(own, cfg.finetune.epochs)
     if cfg.finetune.get("from_scratch"):
         own.seed = cfg.seed + 1  # or it would begin with the very weights that were trained, and pruned
