@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_prune.errors import InputError
 from lightning_prune.graph.run_modes import evaluating
-from lightning_prune.graph.trace_errors import refusal, untold
 from lightning_prune.graph.stored import stored_tensors
+from lightning_prune.graph.trace_errors import refusal, untold
 
 ExampleInput = Tensor | tuple[Tensor, ...]
 

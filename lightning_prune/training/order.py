@@ -10,7 +10,6 @@ from torch import nn
 
 from lightning_prune.errors import InputError
 
-
 _LOOKS = count()
 
 
