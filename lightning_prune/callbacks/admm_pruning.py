@@ -117,8 +117,8 @@ class ADMMPruning(TimedPruner):
         self._mined: Pattern | None = None
 
     @property
-    def state_key(self) -> str:
-        """Name of this callback's state in checkpoints, by what it prunes."""
+    def kind(self) -> str:
+        """What tells this callback from others of its class: what it prunes."""
         return self._generate_state_key(granularity=self.granularity, connectivity=self.connectivity)
 
     # The run ----------------------------------------------------------------------------------------------------------

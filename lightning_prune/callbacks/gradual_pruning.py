@@ -116,8 +116,8 @@ class GradualPruning(TimedPruner):
         self._origin: dict[str, Any] | None = None
 
     @property
-    def state_key(self) -> str:
-        """Name of this callback's state in checkpoints, by what it prunes."""
+    def kind(self) -> str:
+        """What tells this callback from others of its class: what it prunes."""
         return self._generate_state_key(granularity=self.granularity, criterion=self.criterion, rewind=self.rewind)
 
     # The run ----------------------------------------------------------------------------------------------------------

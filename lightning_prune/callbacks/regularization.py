@@ -42,6 +42,7 @@ class Regularization(OrderedCallback):
     """
 
     order = CallbackOrder.REGULARIZATION
+    several = True
 
     def __init__(
         self,

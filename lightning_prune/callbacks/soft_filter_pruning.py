@@ -106,8 +106,8 @@ class SoftFilterPruning(Pruner):
         """Number of epochs after which the choice is fixed, known when training starts."""
 
     @property
-    def state_key(self) -> str:
-        """Name of this callback's state in checkpoints, by what it prunes."""
+    def kind(self) -> str:
+        """What tells this callback from others of its class: what it prunes."""
         return self._generate_state_key(criterion=self.criterion, schedule=self.schedule)
 
     @property

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from lightning_prune.errors import InputError
 from lightning_prune.graph.run_modes import evaluating
 from lightning_prune.graph.stored import stored_tensors
+from lightning_prune.graph.trace_errors import refusal, untold
 
 ExampleInput = Tensor | tuple[Tensor, ...]
 
@@ -68,13 +69,9 @@ def trace(model: nn.Module, example_input: ExampleInput) -> ExportedProgram:
             _only_tensors(model),
             torch.compiler.set_stance("force_eager"),
             warnings.catch_warnings(),
+            untold(),
         ):
             warnings.simplefilter("ignore")  # export warns of what modules do to themselves, and undoes it
             return torch.export.export(model, tuple(argument.to(device) for argument in arguments), strict=False)
     except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        shapes = ", ".join(str(tuple(argument.shape)) for argument in arguments)
-        raise InputError(
-            f"expected {type(model).__name__}.forward to be traceable by torch.export with an example input of shape "
-            f"{shapes}, got {type(error).__name__}: {reason.strip()}; pass an example_input that forward accepts"
-        ) from error
+        raise refusal(model, arguments, error) from error

@@ -12,6 +12,9 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_prune.errors import InputError
+from lightning_prune.models.lr_schedules import LRSchedule
+
 Batch = tuple[Tensor, Tensor]
 
 _sgd = partial(SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -28,8 +31,9 @@ class ImageClassifier(LightningModule):
         num_classes: Number of labels.
         optimizer: Maps parameters to an optimizer; without one, SGD with learning rate 0.1, Nesterov momentum 0.9 and
             weight decay 5e-4.
-        lr_scheduler: Maps the optimizer to a learning rate scheduler, stepped once an epoch; without one, the rate
-            falls to a fifth at 30 %, 60 % and 80 % of the trainer's `max_epochs`, and stays where that is unlimited.
+        lr_scheduler: Maps the optimizer to a learning rate scheduler, stepped once an epoch; or one of
+            `lr_schedules`, which are stepped with each batch or by a metric. Without one, the rate falls to a fifth at
+            30 %, 60 % and 80 % of the trainer's `max_epochs`, and stays where that is unlimited.
 
     Reference:
         The defaults are the CIFAR recipe of He, Liu, Wang, Hu, Yang, "Filter Pruning via Geometric Median for Deep
@@ -41,10 +45,11 @@ class ImageClassifier(LightningModule):
         network: nn.Module,
         num_classes: int,
         optimizer: Callable[[Iterator[nn.Parameter]], Optimizer] | None = None,
-        lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        lr_scheduler: Callable[[Optimizer], LRScheduler] | LRSchedule | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.num_classes = num_classes
         self.optimizer = optimizer or _sgd
         self.lr_scheduler = lr_scheduler
         # Lightning's learning rate finder sets it; None for the optimizer's own.
@@ -59,7 +64,11 @@ class ImageClassifier(LightningModule):
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean cross entropy of a training batch, `()`."""
+        """Return the mean cross entropy of a training batch, `()`.
+
+        Raises:
+            InputError: If the network returns anything but logits `(n, num_classes)`, as in the other steps.
+        """
         loss, count = self._score(batch, self.train_accuracy)
         self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True, batch_size=count)
         return loss
@@ -94,14 +103,26 @@ class ImageClassifier(LightningModule):
                 group["lr"] = self.lr
         if self.lr_scheduler is None:
             return {"optimizer": optimizer, "lr_scheduler": _step_decay(optimizer, self.trainer.max_epochs or -1)}
+        if isinstance(self.lr_scheduler, LRSchedule):
+            return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler.configure(optimizer, self.trainer)}
         return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
 
     def _score(self, batch: Batch, accuracy: MulticlassAccuracy) -> tuple[Tensor, int]:
         images, labels = batch
         logits = self(images)
+        self._check(logits)
         # `update`, since calling the metric would also compute the batch's own accuracy, which nobody reads.
         accuracy.update(logits, labels)
         return F.cross_entropy(logits, labels), len(labels)
+
+    def _check(self, logits: object) -> None:
+        if isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[1] == self.num_classes:
+            return
+        came = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise InputError(
+            f"model: expected {type(self.network).__name__} to return logits (n, {self.num_classes}), got {came}; give "
+            f"it {self.num_classes} classes, and a forward that returns nothing but their logits"
+        )
 
 
 def _accuracy(num_classes: int) -> MulticlassAccuracy:

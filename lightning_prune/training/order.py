@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 from enum import IntEnum, auto
-from itertools import permutations
+from itertools import combinations, count, permutations
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from lightning_prune.errors import InputError
+
+_LOOKS = count()
 
 
 class CallbackOrder(IntEnum):
@@ -33,8 +35,28 @@ class OrderedCallback(Callback):
 
     order: ClassVar[CallbackOrder]
 
+    several: ClassVar[bool] = False
+    """Whether several of a kind make sense in one trainer."""
+
+    _is_set_up = False
+
+    @property
+    def kind(self) -> str:
+        """What tells this callback from others of its class, and its state in a checkpoint from theirs."""
+        return type(self).__qualname__
+
+    @property
+    def state_key(self) -> str:
+        """Name of this callback's state in checkpoints: its kind. Before it is set up, no name comes twice.
+
+        Lightning compares names when a trainer is built, and does not know what to do about two that are the same;
+        `check_together` does.
+        """
+        return self.kind if self._is_set_up else f"{self.kind} {next(_LOOKS)}"
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put all callbacks into their order; they make sense together from here on."""
+        self._is_set_up = True
         if stage == "fit":
             arrange(trainer)
 
@@ -57,9 +79,19 @@ def check_together(callbacks: Iterable[Callback]) -> None:
     Raises:
         InputError: If there are any, with the reason.
     """
-    for one, other in permutations((callback for callback in callbacks if isinstance(callback, OrderedCallback)), 2):
+    own = [callback for callback in callbacks if isinstance(callback, OrderedCallback)]
+    for one, other in permutations(own, 2):
         if (reason := one.objection(other)) is not None:
             raise InputError(f"expected {type(one).__name__} without {type(other).__name__} beside it: {reason}")
+    for one, other in combinations(own, 2):
+        name = type(one).__name__
+        if one is other:
+            raise InputError(f"expected every callback once, got the same {name} twice; leave one out")
+        if one.kind == other.kind and not one.several:
+            raise InputError(
+                f"expected one {name} of a kind, got two; leave one out, or let one do what both do: options of "
+                "layers, such as sparsity, can differ by their names"
+            )
 
 
 def arrange(trainer: Trainer) -> None:

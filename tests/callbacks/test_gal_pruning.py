@@ -91,7 +91,7 @@ def test_the_search_looks_at_no_labels(variant: Any) -> None:
     ends = []
     for labels in (LABELS, LABELS.flip(0)):
         module = resnet()
-        fit(module, GALPruning(sparsity=None, l1=0.01, variant=variant, every=1), labels=labels)
+        fit(module, GALPruning(sparsity=None, l1=0.01, variant=variant, every=1, end=1.0), labels=labels)
         ends.append(module.state_dict())
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 

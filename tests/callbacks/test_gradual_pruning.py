@@ -162,7 +162,7 @@ def test_a_run_resumes_within_a_window_to_the_same_bits(options: dict[str, Any],
 
 def test_two_prunings_in_one_run_keep_their_states_apart() -> None:
     one, two = GradualPruning(granularity=Pattern()), GradualPruning(0.5, granularity=Kernel())
-    assert one.state_key != two.state_key
+    assert one.kind != two.kind
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -2,26 +2,20 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
 from lightning_prune import prunable_groups
-from lightning_prune.commands import main
 from lightning_prune.errors import InputError
 from lightning_prune.models.densenet import DenseLayer
 from lightning_prune.models.resnet import resnet20
 from lightning_prune.reporting.group_plot import draw_groups
 from lightning_prune.slimming.prunable_groups import PrunableGroups
-
-ROOT = Path(__file__).parents[2]
 
 READS, WRITES, OWNED, STAYS = (0, 158, 115), (0, 114, 178), (230, 159, 0), (154, 154, 154)
 IMAGES = torch.zeros(2, 3, 32, 32)
@@ -215,41 +209,3 @@ def test_other_files_and_nothing_to_draw_are_refused(tmp_path):
     with pytest.raises(InputError, match="expected a model with convolutions or linear layers, got groups of none"):
         draw_groups(prunable_groups(nn.PReLU(), torch.zeros(2, 4)), tmp_path / "groups.png")
     assert not list(tmp_path.iterdir())
-
-
-# The command ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_command_prints_and_draws(tmp_path, capsys):
-    main(["groups", "model=lenet_300_100", "data.size=28", f"picture={tmp_path / 'groups.svg'}"])
-
-    out = capsys.readouterr().out
-    assert "group 0: 300 units" in out
-    assert "kept, because they are outputs of the model: fc3 (10)" in out
-    assert "0: 300" in (tmp_path / "groups.svg").read_text()
-
-
-def test_the_command_takes_the_folder_of_a_run(tmp_path, capsys):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", overrides=["model=resnet20", f"run_folder={tmp_path}", "run_id=run"])
-    OmegaConf.save(cfg, tmp_path / "config.yaml")
-
-    main(["groups", str(tmp_path)])
-
-    assert capsys.readouterr().out.splitlines()[4] == "group 0: 16 units"
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["no/such/run"], "expected the folder of a run, with a config.yaml in it, or key=value, got no/such/run"),
-        (["conf", "seed=1"], "expected the folder of a run, with a config.yaml in it, or key=value, got conf seed=1"),
-        (["model=resnet21"], "resnet21"),
-    ],
-)
-def test_the_command_refuses_in_one_line(words, message):
-    with pytest.raises(SystemExit) as stopped:
-        main(["groups", *words])
-
-    assert message in str(stopped.value)
-    assert "\n" not in str(stopped.value)
