@@ -230,7 +230,7 @@ def test_experiment_of_ones_own_names_everything(own: Path) -> None:
         ),
         (
             [*OWN, "model=resnet20"],
-            "expected a module whose constructor takes network or net or model, got own_module.LitRegressor with model=res",
+            "expected a module whose constructor takes network or net or model, got own_module.LitRegressor",
         ),
         (
             [*OWN, "optimizer.lr=0.1"],
