@@ -1,6 +1,6 @@
 """A module with a loss, a metric and an optimizer of its own, here of a regression.
 
-lightning-prune train module._target_=own_module.LitRegressor data._target_=own_data.Waves monitor=val/mean_error strategy=sfp
+    lightning-prune train module._target_=own_module.LitRegressor data._target_=own_data.Waves monitor=val/mean_error
 """
 
 import torch
