@@ -35,6 +35,8 @@ def refuse_bad_choices(words: Sequence[str]) -> None:
     """
     sweep = any(word in ("-m", "--multirun") for word in words)
     typed = _typed(words)
+    # Lightning repeats Hydra's own for the other processes of a run.
+    typed = [word for word in typed if not word.startswith("hydra.")]
     keys = [word.partition("=")[0] for word in typed]
     twice = next((key for key, count in Counter(keys).items() if count > 1), None)
     if twice is not None:
@@ -101,10 +103,6 @@ def _check_choice(word: str, group: str, value: Any) -> None:
             return
         hint = f"{group}=none" if value is None and "none" in names else f"one of {', '.join(names)}"
         raise InputError(f"expected {hint}, got {word}")
-
-
-_OF_NONE = ("granularity", "criterion", "schedule", "experiment", "debug")
-"""Groups in which nothing is chosen unless it is asked for."""
 
 
 def near(name: str, known: Iterable[str]) -> str:

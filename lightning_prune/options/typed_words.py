@@ -6,6 +6,9 @@ from collections.abc import Sequence
 OPEN_GROUPS = ("callbacks", "data", "logger", "lr_scheduler", "model", "module", "optimizer", "trainer")
 """Groups whose options are arguments of whatever stands at their `_target_`, so that any name may be one."""
 
+OF_NONE = ("granularity", "criterion", "schedule", "experiment", "debug")
+"""Groups in which nothing is chosen unless it is asked for."""
+
 _OPEN = re.compile(rf"(?:(?:teacher|finetune)\.)?(?:{'|'.join(OPEN_GROUPS)})\..+")
 _TARGET = re.compile(
     r"(?P<place>data|lr_scheduler|model|module|optimizer|teacher\.(?:lr_scheduler|model|optimizer)|finetune\.lr_scheduler)"
@@ -26,7 +29,9 @@ def completed(words: Sequence[str]) -> list[str]:
     chosen = {word.partition("=")[0].lstrip("+") for word in words}
     found: list[str] = []
     for word in words:
-        key, equals, _ = word.partition("=")
+        key, equals, value = word.partition("=")
+        if key in OF_NONE and value == "null":
+            continue  # as it is; Hydra has no word for that
         own = _TARGET.fullmatch(key.lstrip("+"))
         if own is not None:
             group = own["place"].rpartition(".")[2]

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import (
     ModelSummary,
     ProgressBar,
     RichModelSummary,
+    StochasticWeightAveraging,
 )
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
@@ -23,11 +24,13 @@ from lightning_prune.pruning import HeldMasks
 from lightning_prune.reporting import RunFolder
 from lightning_prune.runs.checkpoints import AtomicCheckpoints, check_checkpoint, checkpoint_callbacks
 from lightning_prune.runs.configurations import folder_of
+from lightning_prune.runs.fresh_schedule import FreshSchedule
 from lightning_prune.runs.late_loggers import LateLoggers
 from lightning_prune.runs.messages import one_line
 from lightning_prune.runs.monitoring import MonitorCheck, metric_of
 from lightning_prune.runs.progress_line import ProgressLine
 from lightning_prune.runs.trainers import build_callbacks, build_loggers, build_trainer
+from lightning_prune.training import PlannedLength
 
 
 @contextmanager
@@ -60,9 +63,28 @@ def stage_callbacks(cfg: DictConfig, folder: RunFolder, chosen: Iterable[Callbac
     if cfg.trainer.get("enable_model_summary") and not _has(callbacks, ModelSummary):
         callbacks.append(RichModelSummary())  # Lightning's own is written to a log that nobody reads
     callbacks.insert(0, MonitorCheck(_monitors(cfg)))  # before those that wait for the metrics
-    metric = metric_of(cfg.monitor, cfg.mode, tested=False)
-    saving: list[ModelCheckpoint] = checkpoint_callbacks(folder, cfg.monitor, metric.mode, cfg.checkpoint_every_n_steps)
-    return [*callbacks, SparsityMonitor(), ExactResume(), *saving]
+    mode = metric_of(cfg.monitor, cfg.mode, tested=False).mode
+    monitor = None if cfg.trainer.get("limit_val_batches") == 0 else cfg.monitor
+    saving: list[ModelCheckpoint] = checkpoint_callbacks(folder, monitor, mode, cfg.checkpoint_every_n_steps)
+    return [*callbacks, *_of_length(cfg, callbacks), SparsityMonitor(), ExactResume(), *saving]
+
+
+def _of_length(cfg: DictConfig, callbacks: Iterable[Callback]) -> list[Callback]:
+    """Return what keeps the plan of a run that is trained longer.
+
+    Raises:
+        InputError: If averaging has changed the weights with which it ended.
+    """
+    if not cfg.lengthened:
+        return []
+    if _has(callbacks, StochasticWeightAveraging):
+        raise InputError(
+            "expected a run whose weights go on to train longer, got callbacks=swa, which has put averages in their "
+            f"place; begin a new run, with weights={cfg.run_folder} for its weights"
+        )
+    planned = cfg.lengthened
+    fresh = [] if planned.steps is None else [FreshSchedule(planned.steps)]
+    return [PlannedLength(planned.max_epochs, planned.max_steps), *fresh]
 
 
 def _monitors(cfg: DictConfig) -> dict[str, str]:
