@@ -17,7 +17,7 @@ from lightning_prune.options import is_of_teacher, refuse_strays, refuse_unread
 from lightning_prune.reporting import RunFolder
 from lightning_prune.runs.lengthening import LENGTHS, is_lengthened, lengthened
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when keys get other names or `_target_` leads to other places: runs of another layout are not resumed."""
 
 
