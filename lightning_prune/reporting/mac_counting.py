@@ -135,7 +135,12 @@ def _unfused_attention() -> Iterator[None]:
 
 @contextmanager
 def undisturbed(model: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[None]:
-    """Hold the model in evaluation mode without gradients, then restore every training flag and the random state."""
+    """Hold the model in evaluation mode without gradients, then restore every training flag and the random state.
+
+    Args:
+        model: Any module.
+        inputs: What it takes, of any shape: their devices have random states too.
+    """
     training = [(module, module.training) for module in model.modules()]
     devices = {tensor.device for tensor in (*inputs, *model.parameters())}
     with torch.inference_mode(), torch.random.fork_rng([d.index for d in devices if d.type != "cpu"]):
@@ -150,7 +155,7 @@ def undisturbed(model: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[None]:
 
 
 def checked_input(example_input: ExampleInput) -> tuple[Tensor, ...]:
-    """Return the arguments of `forward`, the first of which has a batch axis; refuse anything else."""
+    """Return the arguments of `forward`, the first of which has a batch axis, `(n, ...)`; refuse anything else."""
     inputs = as_arguments(example_input)
     if inputs[0].ndim == 0 or len(inputs[0]) == 0:
         raise InputError(f"expected example_input with a batch axis of 1 or more, got shape {tuple(inputs[0].shape)}")

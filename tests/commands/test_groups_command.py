@@ -24,4 +24,4 @@ def test_takes_the_folder_of_a_run(tmp_path: Path) -> None:
 
     result = run_here("scripts/groups.py", str(tmp_path), cwd=tmp_path)
 
-    assert result.stdout.startswith("group 0: 16 units")
+    assert "\ngroup 0: 16 units\n" in result.stdout
