@@ -40,7 +40,7 @@ LIBRARIES = {
     "callbacks": {"torch", "lightning"},
     "runs": {"torch", "lightning", "rich", "filelock", "omegaconf", "hydra"},
     "models": {"torch", "lightning", "torchmetrics"},
-    "data": {"torch", "lightning", "PIL", "pyarrow", "sklearn", "huggingface_hub"},
+    "data": {"torch", "lightning", "numpy", "PIL", "pyarrow", "sklearn", "huggingface_hub", "filelock"},
 }
 """What each room imports from outside of the package and of Python."""
 
