@@ -30,7 +30,7 @@ class Profile:
 
     Attributes:
         parameters: Elements of all parameters, trainable or not, shared ones once.
-        nonzeros: Those of them that are not zero.
+        nonzeros: Those of them that are not zero; NaN of a network that nobody has trained.
         macs: Multiply-accumulates of convolutions and linear layers for one sample; NaN without an example batch.
         bytes: Size of parameters and buffers in memory.
         latency_ms: Median time of a forward pass over the example batch, in milliseconds; NaN without one.
@@ -41,7 +41,7 @@ class Profile:
     """
 
     parameters: int
-    nonzeros: int
+    nonzeros: float
     macs: float
     bytes: int
     latency_ms: float
