@@ -3,7 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from omegaconf import OmegaConf
+
 from lightning_prune.errors import InputError
+from lightning_prune.options.choices import near
+from lightning_prune.options.search_path import CONF
 from lightning_prune.options.stage_needs import Config, is_of_teacher, needs_teacher
 
 SHARED = {"granularity": None, "criterion": None, "schedule": None, "scope": "layer"}
@@ -22,6 +26,12 @@ WITHIN = {"quantizer": "strategy.qat.quantizer", "distillation": "strategy.kd"}
 
 WITHOUT = {"quantizer": "strategy.qat.quantizer=null", "distillation": "strategy.kd.loss=null"}
 """How to choose none of such a group."""
+
+OF_FINETUNING = {
+    "quantizer": "quantizer@finetune.strategy.qat.quantizer=NAME",
+    "distillation": "the keys below finetune.strategy.kd",
+}
+"""How the same is told for the last stage."""
 
 RENAMED_OPTIONS = {
     ("strategy", "slimming"): "network_slimming",
@@ -81,20 +91,52 @@ def refuse_misplaced(overrides: Sequence[str]) -> None:
                 raise InputError(f"expected one {group}, got {override}; choose one of them")
 
 
-def refuse_strays(strategy: Config) -> None:
-    """Refuse what stands among the strategies and is none.
+def refuse_strays(config: Config) -> None:
+    """Refuse what stands among the strategies, callbacks or loggers and says nowhere what it is an option of.
 
     Args:
-        strategy: The options of each, by name.
+        config: The configuration.
 
     Raises:
         InputError: If there is such.
     """
-    for name, options in strategy.items():
-        if not isinstance(options, Mapping) or "_target_" not in options:
+    for group in ("strategy", "callbacks", "logger"):
+        for name, options in config[group].items():
+            if isinstance(options, Mapping) and "_target_" in options:
+                continue
+            known = [other for other in config[group] if other != name]
+            words = [word.lstrip("+") for word in config["overrides"] if f"{group}.{name}" in word]
+            said = words[0] if words else f"{group}.{name}={options}"
+            if group == "strategy":
+                remedy = "let conf/strategy/NAME.yaml begin with the line `# @package strategy.NAME`"
+            else:
+                remedy = f"chosen are {', '.join(known) or 'none'}"
             raise InputError(
-                f"expected strategies with a _target_ each, got strategy.{name}={options}; let conf/strategy/NAME.yaml "
-                "begin with the line `# @package strategy.NAME`"
+                f"expected {group}.{name}._target_=CLASS for what has this option, got {said} alone; "
+                f"{remedy}{near(str(name), known)}"
+            )
+
+
+def refuse_unknown(config: Config, overrides: Sequence[str]) -> None:
+    """Refuse keys that were deleted and are needed, and new ones that nothing reads.
+
+    Args:
+        config: The configuration, its interpolations as they stand.
+        overrides: What was typed.
+
+    Raises:
+        InputError: If there are such.
+    """
+    groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    known = {str(key) for key in OmegaConf.load(CONF / "train.yaml")} | groups
+    for word in overrides:
+        top = re.split(r"[.@=]", word.lstrip("~+"))[0]
+        if word.startswith("~") and top in known and top not in config:
+            raise InputError(f"expected {top}=VALUE, which every run needs, got {word}")
+        is_read = top in known or "/" in top or re.search(rf"\$\{{{top}\b", str(config)) is not None
+        if word.startswith("+") and not is_read:
+            raise InputError(
+                f"expected a key that is read, got {word.lstrip('+')}, which nothing reads{near(top, known)}"
             )
 
 

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_prune.errors import InputError
-from lightning_prune.options import is_of_teacher, refuse_strays, refuse_unread
+from lightning_prune.options import is_of_teacher, refuse_strays, refuse_unknown, refuse_unread
 from lightning_prune.reporting import RunFolder
 
 LAYOUT = 1
@@ -56,8 +56,10 @@ def job_configuration(cfg: DictConfig) -> DictConfig:
         )
     else:
         cfg.overrides = list(hydra.overrides.task)
-        refuse_strays(cfg.strategy)
-        refuse_unread(OmegaConf.to_container(cfg, resolve=False), cfg.overrides)  # type: ignore[arg-type]
+        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+        refuse_unknown(config, cfg.overrides)
+        refuse_strays(config)
+        refuse_unread(config, cfg.overrides)
         cfg.layout = LAYOUT
         cfg.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         cfg.sweep = Path(hydra.sweep.dir).as_posix() if hydra.mode == RunMode.MULTIRUN else None

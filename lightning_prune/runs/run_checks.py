@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from lightning_prune.callbacks import KnowledgeDistillation, Pruner
 from lightning_prune.errors import InputError
 from lightning_prune.options import Config, keeps_dense, needs_dense, needs_momentum, needs_teacher
-from lightning_prune.runs.building import build
+from lightning_prune.runs.building import build, check_arguments
 from lightning_prune.runs.modules import refuse_unread_parts
 from lightning_prune.slimming import check_optimizer_state
 from lightning_prune.training import check_together
@@ -25,6 +25,7 @@ CHOICES = {
 def check_options(cfg: DictConfig) -> None:
     """Refuse what can be refused before data is read or anything trained, and set what holds for all stages."""
     check_numbers(cfg)
+    check_arguments(cfg.trainer, "trainer", {"_partial_": True})
     refuse_unread_parts(cfg)
     if cfg.finetune:
         check_finetuning(cfg)
@@ -39,19 +40,27 @@ def check_options(cfg: DictConfig) -> None:
 
 
 def check_numbers(config: Config) -> None:
-    """Refuse what has to be a whole number of at least 1 and is not.
+    """Refuse numbers of the run itself that are none, or too small.
 
     Raises:
-        InputError: If there is such.
+        InputError: If there are such.
     """
-    numbers = {"latency_batch_size": config["latency_batch_size"]}
+    least = {"latency_batch_size": 1, "round_to": 1, "min_width": 1, "seed": 0}
+    numbers = {key: config[key] for key in least}
+    optional = {key: config[key] for key in ("threads", "checkpoint_every_n_steps") if config[key] is not None}
+    numbers |= optional | {"trainer.max_epochs": config["trainer"].get("max_epochs", 1)}
     if needs_teacher(config) and not config["teacher"]["checkpoint"]:
         numbers["teacher.epochs"] = config["teacher"]["epochs"]
     if config["finetune"]:
         numbers["finetune.epochs"] = config["finetune"]["epochs"]
+    if numbers["trainer.max_epochs"] == -1:
+        del numbers["trainer.max_epochs"]  # of a run whose length max_steps or max_time tells
     for key, number in numbers.items():
-        if not isinstance(number, int) or number < 1:
-            raise InputError(f"expected {key} to be a whole number of at least 1, got {number}")
+        if type(number) is not int or number < least.get(key, 1):
+            null = "null or " if key in optional else ""
+            raise InputError(f"expected {key} to be {null}a whole number of at least {least.get(key, 1)}, got {number}")
+    if config["seed"] >= 2**32:
+        raise InputError(f"expected seed to be below {2**32}, got {config['seed']}")
 
 
 def check_finetuning(config: Config) -> None:

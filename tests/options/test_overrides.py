@@ -5,7 +5,7 @@ import re
 import pytest
 
 from lightning_prune.errors import InputError
-from lightning_prune.options.overrides import refuse_misplaced, refuse_renamed, refuse_strays
+from lightning_prune.options.overrides import refuse_misplaced, refuse_renamed, refuse_strays, refuse_unknown
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,32 @@ def test_one_option_of_a_group_is_chosen() -> None:
     refuse_misplaced(["quantizer@finetune.strategy.qat.quantizer=lsq", "strategy.qat.quantizer.weight_bits=3"])
 
 
+def strays(**groups: object) -> None:
+    refuse_strays({"strategy": {}, "callbacks": {}, "logger": {}, "overrides": ["++logger.wndb.project=x"], **groups})
+
+
 def test_what_is_no_strategy_is_refused() -> None:
-    refuse_strays({"sfp": {"_target_": "lightning_prune.SoftFilterPruning"}})
-    with pytest.raises(InputError, match=re.escape("got strategy.sparsity=0.4; let conf/strategy/NAME.yaml begin")):
-        refuse_strays({"sparsity": 0.4, "_target_": "lightning_prune.SoftFilterPruning"})
+    strays(strategy={"sfp": {"_target_": "lightning_prune.SoftFilterPruning"}})
+    with pytest.raises(InputError, match=re.escape("got strategy.sparsity=0.4 alone; let conf/strategy/NAME.yaml beg")):
+        strays(strategy={"sparsity": 0.4, "_target_": "lightning_prune.SoftFilterPruning"})
+
+
+def test_options_of_a_logger_that_is_not_chosen_are_refused() -> None:
+    with pytest.raises(InputError) as error:
+        strays(logger={"wandb": {"_target_": "lightning.pytorch.loggers.WandbLogger"}, "wndb": {"project": "x"}})
+    assert str(error.value) == (
+        "expected logger.wndb._target_=CLASS for what has this option, got logger.wndb.project=x alone; "
+        "chosen are wandb; did you mean wandb?"
+    )
+
+
+def test_new_keys_are_those_that_something_reads() -> None:
+    refuse_unknown({"optimizer": {"lr": "${my_lr}"}}, ["+my_lr=0.1", "+trainer.max_steps=3", "+strategy.my.x=1"])
+    with pytest.raises(InputError, match=r"got sparsitty=0.4, which nothing reads; did you mean sparsity\?"):
+        refuse_unknown({"sparsity": 0.4}, ["+sparsitty=0.4"])
+
+
+def test_keys_that_every_run_needs_are_not_deleted() -> None:
+    with pytest.raises(InputError, match=r"expected seed=VALUE, which every run needs, got ~seed"):
+        refuse_unknown({"sparsity": 0.4}, ["~seed"])
+    refuse_unknown({"callbacks": {}}, ["~callbacks.stop"])
