@@ -91,29 +91,22 @@ def refuse_misplaced(overrides: Sequence[str]) -> None:
                 raise InputError(f"expected one {group}, got {override}; choose one of them")
 
 
-def refuse_strays(config: Config) -> None:
-    """Refuse what stands among the strategies, callbacks or loggers and says nowhere what it is an option of.
+def refuse_strays(group: str, options: Config) -> None:
+    """Refuse what stands among the chosen options of a group that can have several, and is none.
 
     Args:
-        config: The configuration.
+        group: Such as `strategy` or `callbacks`.
+        options: Those of each, by name.
 
     Raises:
         InputError: If there is such.
     """
-    for group in ("strategy", "callbacks", "logger"):
-        for name, options in config[group].items():
-            if isinstance(options, Mapping) and "_target_" in options:
-                continue
-            known = [other for other in config[group] if other != name]
-            words = [word.lstrip("+") for word in config["overrides"] if f"{group}.{name}" in word]
-            said = words[0] if words else f"{group}.{name}={options}"
-            if group == "strategy":
-                remedy = "let conf/strategy/NAME.yaml begin with the line `# @package strategy.NAME`"
-            else:
-                remedy = f"chosen are {', '.join(known) or 'none'}"
+    for name, one in options.items():
+        if not isinstance(one, Mapping) or "_target_" not in one:
             raise InputError(
-                f"expected {group}.{name}._target_=CLASS for what has this option, got {said} alone; "
-                f"{remedy}{near(str(name), known)}"
+                f"expected {group}.NAME with a _target_ each, got {group}.{name}={one}; in conf/{group}/NAME.yaml let "
+                f"the first line be `# @package {group}.NAME`, at the command line add {group}.{name}._target_=CLASS"
+                f"{near(str(name), [other for other in options if other != name])}"
             )
 
 

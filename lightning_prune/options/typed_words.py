@@ -9,6 +9,9 @@ from lightning_prune.options.search_path import CONF
 OPEN_GROUPS = ("callbacks", "data", "logger", "lr_scheduler", "model", "module", "optimizer", "trainer")
 """Groups whose options are arguments of whatever stands at their `_target_`, so that any name may be one."""
 
+OF_NONE = ("granularity", "criterion", "schedule", "experiment", "debug")
+"""Groups in which nothing is chosen unless it is asked for."""
+
 _OPEN = re.compile(rf"(?:(?:teacher|finetune)\.)?(?:{'|'.join(OPEN_GROUPS)})\..+")
 _TARGET = re.compile(
     r"(?P<place>data|lr_scheduler|model|module|optimizer|teacher\.(?:lr_scheduler|model|optimizer)|finetune\.lr_scheduler)"
@@ -21,7 +24,7 @@ def completed(words: Sequence[str]) -> list[str]:
 
     A `_target_` without a choice in its group means the option `own` of that group, which has no arguments: those of
     the default one are of no use to another class. And whatever is typed below such a group is an argument, whether
-    the configuration has one of this name or not. A + before a key that is there is no mistake.
+    the configuration has one of this name or not, with plus signs in front or without.
 
     >>> completed(["data._target_=my.Data", "data.root=here", "seed=1"])
     ['data=own', '++data._target_=my.Data', '++data.root=here', 'seed=1']
@@ -29,7 +32,9 @@ def completed(words: Sequence[str]) -> list[str]:
     chosen = {word.partition("=")[0].lstrip("+") for word in words}
     found: list[str] = []
     for word in words:
-        key, equals, _ = word.partition("=")
+        key, equals, value = word.partition("=")
+        if key in OF_NONE and value == "null":
+            continue  # as it is; Hydra has no word for that
         own = _TARGET.fullmatch(key.lstrip("+"))
         if own is not None:
             group = own["place"].rpartition(".")[2]

@@ -18,6 +18,11 @@ def hints_of(target: Callable[..., Any]) -> Mapping[str, Any]:
     return {name: hint for name, hint in hints.items() if name != "return"}
 
 
+def hint_of_default(default: Any) -> Any:
+    """Return what can be told of an argument by its default where nothing else is said: numbers stay numbers."""
+    return float | bool | None if type(default) in (int, float) else Any
+
+
 def mismatch(hint: Any, value: Any) -> str | None:
     """Return in words what was expected, where a plain value is of none of the kinds that are told; else None.
 

@@ -2,17 +2,17 @@
 
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lightning_prune.errors import InputError
 from lightning_prune.options import near
-from lightning_prune.runs.annotations import hints_of, mismatch
+from lightning_prune.runs.annotations import hint_of_default, hints_of, mismatch
 from lightning_prune.runs.messages import first_line
 
 
@@ -26,7 +26,8 @@ class BuildError(InputError):
 
     def __init__(self, key: str, cause: BaseException) -> None:
         self.key, self.cause = key, cause
-        super().__init__(f"{key}: {first_line(cause)}")
+        text = first_line(cause)
+        super().__init__(text if text.startswith(f"{key}") else f"{key}: {text}")
 
 
 def build(cfg: DictConfig, key: str, given: Mapping[str, Any] | None = None) -> Any:
@@ -111,10 +112,10 @@ def check_arguments(options: DictConfig, key: str, given: Mapping[str, Any]) -> 
         raise BuildError(
             key, InputError(f"expected {', '.join(missing)} for {name}, got none; say {key}.{missing[0]}=VALUE")
         )
-    hints = hints_of(target)
-    for argument in [name for name in map(str, options) if name in said and name in hints]:
-        value, expected = options[argument], mismatch(hints[argument], options[argument])
-        if expected is not None and value != parameters[argument].default:
+    for argument in [name for name in map(str, options) if name in said and name in parameters]:
+        default, value = parameters[argument].default, options[argument]
+        expected = mismatch(hints_of(target).get(argument, hint_of_default(default)), value)
+        if expected is not None and value != default:
             raise BuildError(f"{key}.{argument}", InputError(f"expected {expected}, got {value}"))
     for inner in map(str, options):
         part = None if OmegaConf.is_missing(options, inner) else options[inner]
@@ -148,33 +149,3 @@ def build_data(cfg: DictConfig) -> LightningDataModule:
     if not isinstance(data, LightningDataModule):
         raise BuildError("data", InputError(f"expected a LightningDataModule, got {type(data).__name__}"))
     return data
-
-
-def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], plugins: Sequence[Any], logger: Any) -> Trainer:
-    """Build the Trainer of a run, with what it has of its own beside what its configuration says.
-
-    Args:
-        cfg: The configuration of a stage.
-        callbacks: Beside those below `trainer.callbacks`.
-        plugins: Beside those below `trainer.plugins`.
-        logger: What logs.
-
-    Raises:
-        BuildError: If that fails.
-    """
-    make = build(cfg, "trainer", {"_partial_": True})
-    own = {name: list(make.keywords.pop(name, None) or []) for name in ("callbacks", "plugins")}
-    if make.keywords.pop("logger", None) is not None:
-        raise BuildError("trainer.logger", InputError("expected loggers by logger=NAME, or logger=none, got them here"))
-    try:
-        trainer: Trainer = make(
-            callbacks=[*own["callbacks"], *callbacks], plugins=[*own["plugins"], *plugins], logger=logger
-        )
-    except Exception as error:
-        raise BuildError("trainer", error) from error
-    return trainer
-
-
-def build_callbacks(cfg: DictConfig) -> list[Callback]:
-    """Build the callbacks that were chosen beside the strategies."""
-    return [build(cfg, f"callbacks.{name}") for name in cfg.callbacks]

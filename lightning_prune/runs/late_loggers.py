@@ -15,7 +15,7 @@ from lightning_prune.runs.messages import first_line, quiet_wandb, say
 
 
 class LateLoggers(Callback):
-    """Give a Trainer its loggers once everything is set up; Lightning would begin their runs before that.
+    """Give a Trainer its loggers once training begins; Lightning would begin their runs before anything is set up.
 
     Args:
         loggers: Those of the run.
@@ -30,7 +30,7 @@ class LateLoggers(Callback):
         """Return what stands in a Trainer until then."""
         return [DummyLogger() for _ in self.loggers]
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the loggers in their places, and note the settings; a run of a few batches to try things has none."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it from another class
             return

@@ -41,7 +41,7 @@ def ending_in_one_line(*kinds: type[Exception]) -> Iterator[None]:
 
 def first_line(error: BaseException) -> str:
     """Return what an error says in one line, with its type unless that says no more than that a value is wrong."""
-    plain = isinstance(error, ValueError | TypeError | MisconfigurationException) and str(error)
+    plain = isinstance(error, ValueError | MisconfigurationException) and str(error)
     return joined(error) if plain else f"{type(error).__name__}: {joined(error)}"
 
 

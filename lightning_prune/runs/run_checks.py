@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 
 import torch
 from lightning.pytorch import Callback, LightningModule, seed_everything
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from omegaconf import DictConfig
 
 from lightning_prune.callbacks import KnowledgeDistillation, Pruner
@@ -25,7 +26,7 @@ CHOICES = {
 def check_options(cfg: DictConfig) -> None:
     """Refuse what can be refused before data is read or anything trained, and set what holds for all stages."""
     check_numbers(cfg)
-    check_arguments(cfg.trainer, "trainer", {"_partial_": True})
+    check_trainer(cfg)
     refuse_unread_parts(cfg)
     if cfg.finetune:
         check_finetuning(cfg)
@@ -39,6 +40,36 @@ def check_options(cfg: DictConfig) -> None:
             build(cfg, f"strategy.{name}")
 
 
+def check_trainer(cfg: DictConfig) -> None:
+    """Refuse settings of the Trainer that there are not, that this machine cannot, or that leave no results.
+
+    Raises:
+        InputError: If there are such.
+    """
+    check_arguments(cfg.trainer, "trainer", {})
+    kind = cfg.trainer.get("accelerator")
+    if kind in DEVICES and not DEVICES[kind]():
+        raise InputError(
+            f"expected a machine with what trainer.accelerator={kind} asks for, got one on which torch "
+            f"{torch.__version__} finds none; trainer=cpu, or accelerator=auto for what is there"
+        )
+    if cfg.trainer.get("enable_checkpointing") is False:
+        raise InputError(
+            "expected trainer.enable_checkpointing=true, since a run ends with its best checkpoint, got false; "
+            "trainer.fast_dev_run=true writes none"
+        )
+    if cfg.trainer.get("barebones"):
+        raise InputError("expected trainer.barebones=false, got true, which switches off all callbacks; logger=none")
+
+
+DEVICES: dict[str, Callable[[], bool]] = {
+    "gpu": lambda: CUDAAccelerator.is_available() or MPSAccelerator.is_available(),
+    "cuda": CUDAAccelerator.is_available,
+    "mps": MPSAccelerator.is_available,
+}
+"""Whether a machine has what an accelerator needs, by the name of that."""
+
+
 def check_numbers(config: Config) -> None:
     """Refuse numbers of the run itself that are none, or too small.
 
@@ -48,7 +79,8 @@ def check_numbers(config: Config) -> None:
     least = {"latency_batch_size": 1, "round_to": 1, "min_width": 1, "seed": 0}
     numbers = {key: config[key] for key in least}
     optional = {key: config[key] for key in ("threads", "checkpoint_every_n_steps") if config[key] is not None}
-    numbers |= optional | {"trainer.max_epochs": config["trainer"].get("max_epochs", 1)}
+    of_trainer = ("max_epochs", "accumulate_grad_batches")
+    numbers |= optional | {f"trainer.{key}": config["trainer"].get(key, 1) for key in of_trainer}
     if needs_teacher(config) and not config["teacher"]["checkpoint"]:
         numbers["teacher.epochs"] = config["teacher"]["epochs"]
     if config["finetune"]:

@@ -63,23 +63,16 @@ def test_one_option_of_a_group_is_chosen() -> None:
     refuse_misplaced(["quantizer@finetune.strategy.qat.quantizer=lsq", "strategy.qat.quantizer.weight_bits=3"])
 
 
-def strays(**groups: object) -> None:
-    refuse_strays({"strategy": {}, "callbacks": {}, "logger": {}, "overrides": ["++logger.wndb.project=x"], **groups})
+@pytest.mark.parametrize("group", ["strategy", "callbacks", "logger"])
+def test_what_is_no_option_of_a_group_is_refused(group: str) -> None:
+    refuse_strays(group, {"sfp": {"_target_": "lightning_prune.SoftFilterPruning"}})
+    with pytest.raises(InputError, match=re.escape(f"got {group}.sparsity=0.4; in conf/{group}/NAME.yaml let")):
+        refuse_strays(group, {"sparsity": 0.4, "_target_": "lightning_prune.SoftFilterPruning"})
 
 
-def test_what_is_no_strategy_is_refused() -> None:
-    strays(strategy={"sfp": {"_target_": "lightning_prune.SoftFilterPruning"}})
-    with pytest.raises(InputError, match=re.escape("got strategy.sparsity=0.4 alone; let conf/strategy/NAME.yaml beg")):
-        strays(strategy={"sparsity": 0.4, "_target_": "lightning_prune.SoftFilterPruning"})
-
-
-def test_options_of_a_logger_that_is_not_chosen_are_refused() -> None:
-    with pytest.raises(InputError) as error:
-        strays(logger={"wandb": {"_target_": "lightning.pytorch.loggers.WandbLogger"}, "wndb": {"project": "x"}})
-    assert str(error.value) == (
-        "expected logger.wndb._target_=CLASS for what has this option, got logger.wndb.project=x alone; "
-        "chosen are wandb; did you mean wandb?"
-    )
+def test_a_misspelt_logger_is_told_the_chosen_one() -> None:
+    with pytest.raises(InputError, match=r"add logger.wndb._target_=CLASS; did you mean wandb\?"):
+        refuse_strays("logger", {"wandb": {"_target_": "WandbLogger"}, "wndb": {"project": "x"}})
 
 
 def test_new_keys_are_those_that_something_reads() -> None:
