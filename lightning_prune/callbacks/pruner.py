@@ -29,10 +29,10 @@ _DENSE = (
     "(Channel(), granularity=output_channel), and 2:4 on sparse tensor cores (NM(2, 4), granularity=n_m, then "
     "to_semi_structured); a file gets smaller by weight sharing (strategy=[gmp,weight_sharing] export=lpz)"
 )
-_SPEED: dict[type, str] = {
-    NM: "as before in dense kernels; on GPUs with sparse tensor cores lightning_prune.export.to_semi_structured puts 2:4 "
+_SPARSE_CORES = (
+    "as before in dense kernels; on GPUs with sparse tensor cores lightning_prune.export.to_semi_structured puts 2:4 "
     "weights, in half precision, into the layout that these compute with"
-}
+)
 
 
 class Pruner(OrderedCallback, ABC):
@@ -145,7 +145,9 @@ class Pruner(OrderedCallback, ABC):
 
     def report(self, module: nn.Module) -> dict[str, Any]:
         """Return what zeros do for speed, where `slim` cannot cut them out."""
-        return {} if isinstance(self.granularity, Channel) else {"speed": _SPEED.get(type(self.granularity), _DENSE)}
+        if isinstance(self.granularity, Channel) and self.granularity.coupled:
+            return {}
+        return {"speed": _SPARSE_CORES if isinstance(self.granularity, NM) else _DENSE}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the masks in force, on the CPU."""
