@@ -11,6 +11,8 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from lightning_prune.arguments import instance, number
+from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput
 from lightning_prune.reporting.mac_counting import checked_input, macs, undisturbed
 
@@ -68,9 +70,19 @@ def profile(model: nn.Module, example_input: ExampleInput, *, latency_seconds: f
         The costs of the model as it is: weights that are zero count in everything but `nonzeros`.
 
     Raises:
-        InputError: If `example_input` is no batch of tensors.
+        InputError: If an argument is of another kind, or `forward` does not run on the example input.
     """
-    return profile_all([model], example_input, latency_seconds=latency_seconds)[0]
+    instance("model", nn.Module, model)
+    number("latency_seconds", latency_seconds, "[0, inf)")
+    inputs = checked_input(example_input)
+    try:
+        return profile_all([model], inputs, latency_seconds=latency_seconds)[0]
+    except (RuntimeError, TypeError) as error:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
+        raise InputError(
+            f"expected {type(model).__name__}.forward to run on an example input of shape {shapes}, got "
+            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        ) from error
 
 
 def profile_all(
