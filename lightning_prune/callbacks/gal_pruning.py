@@ -72,8 +72,8 @@ class GALPruning(TimedPruner):
         l1: Weight of the masks' L1 norm; the code has 0.6 and 0.8 for ResNet-56, 1e-3 for VGG, 1e-2 for DenseNet and
             GoogLeNet.
         learning_rate: Of masks and discriminator; it falls to a tenth after each 30 % of the search.
-        end: When the search is over, in optimizer steps, or as a fraction of the run if it is a float; the rest of the
-            run is what the network has to recover.
+        end: When the search is over, in optimizer steps, or as a fraction of the run if it is a float; in the rest of
+            the run the network recovers.
         every: From one update of the masks to the next; the code has 200 steps, of 39,100.
         student: Name of the part of the module that gives logits, `""` for the module itself.
         seed: Seed of discriminator and masks.

@@ -2,6 +2,7 @@
 
 from lightning_prune.options.choices import near, refuse_bad_choices
 from lightning_prune.options.composing import composing, wants_full_errors
+from lightning_prune.options.metric_names import SPLIT, metric_name, mode_of
 from lightning_prune.options.overrides import WITHIN, refuse_misplaced, refuse_renamed, refuse_strays, refuse_unread
 from lightning_prune.options.resolvers import register_resolvers
 from lightning_prune.options.search_path import CONF, OwnConfigurations
@@ -17,6 +18,7 @@ from lightning_prune.options.typed_words import completed
 
 __all__ = [
     "CONF",
+    "SPLIT",
     "WITHIN",
     "Config",
     "OwnConfigurations",
@@ -24,6 +26,8 @@ __all__ = [
     "composing",
     "is_of_teacher",
     "keeps_dense",
+    "metric_name",
+    "mode_of",
     "near",
     "needs_dense",
     "needs_momentum",

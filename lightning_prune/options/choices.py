@@ -35,6 +35,8 @@ def refuse_bad_choices(words: Sequence[str]) -> None:
     """
     sweep = any(word in ("-m", "--multirun") for word in words)
     typed = _typed(words)
+    # Lightning repeats Hydra's own for the other processes of a run.
+    typed = [word for word in typed if not word.startswith("hydra.")]
     keys = [word.partition("=")[0] for word in typed]
     twice = next((key for key, count in Counter(keys).items() if count > 1), None)
     if twice is not None:
@@ -93,7 +95,11 @@ def _check_choice(word: str, group: str, value: Any) -> None:
     names = options_of(group)
     chosen = value if isinstance(value, list) else [value]
     if isinstance(value, dict) or not all(isinstance(name, str) for name in chosen):
-        if value is None and "none" not in names and group in ("granularity", "criterion", "schedule"):
+        if (
+            value is None
+            and "none" not in names
+            and group in ("granularity", "criterion", "schedule", "experiment", "debug")
+        ):
             return
         hint = f"{group}=none" if value is None and "none" in names else f"one of {', '.join(names)}"
         raise InputError(f"expected {hint}, got {word}")

@@ -81,20 +81,21 @@ def refuse_misplaced(overrides: Sequence[str]) -> None:
                 raise InputError(f"expected one {group}, got {override}; choose one of them")
 
 
-def refuse_strays(strategy: Config) -> None:
-    """Refuse what stands among the strategies and is none.
+def refuse_strays(group: str, options: Config) -> None:
+    """Refuse what stands among the chosen options of a group that can have several, and is none.
 
     Args:
-        strategy: The options of each, by name.
+        group: Such as `strategy` or `callbacks`.
+        options: Those of each, by name.
 
     Raises:
         InputError: If there is such.
     """
-    for name, options in strategy.items():
-        if not isinstance(options, Mapping) or "_target_" not in options:
+    for name, one in options.items():
+        if not isinstance(one, Mapping) or "_target_" not in one:
             raise InputError(
-                f"expected strategies with a _target_ each, got strategy.{name}={options}; let conf/strategy/NAME.yaml "
-                "begin with the line `# @package strategy.NAME`"
+                f"expected {group}.NAME with a _target_ each, got {group}.{name}={one}; in conf/{group}/NAME.yaml let "
+                f"the first line be `# @package {group}.NAME`, at the command line add {group}.{name}._target_=CLASS"
             )
 
 

@@ -3,8 +3,11 @@
 import re
 from collections.abc import Sequence
 
-OPEN_GROUPS = ("callbacks", "data", "logger", "lr_scheduler", "model", "module", "optimizer")
+OPEN_GROUPS = ("callbacks", "data", "logger", "lr_scheduler", "model", "module", "optimizer", "trainer")
 """Groups whose options are arguments of whatever stands at their `_target_`, so that any name may be one."""
+
+OF_NONE = ("granularity", "criterion", "schedule", "experiment", "debug")
+"""Groups in which nothing is chosen unless it is asked for."""
 
 _OPEN = re.compile(rf"(?:(?:teacher|finetune)\.)?(?:{'|'.join(OPEN_GROUPS)})\..+")
 _TARGET = re.compile(
@@ -18,7 +21,7 @@ def completed(words: Sequence[str]) -> list[str]:
 
     A `_target_` without a choice in its group means the option `own` of that group, which has no arguments: those of
     the default one are of no use to another class. And whatever is typed below such a group is an argument, whether
-    the configuration has one of this name or not.
+    the configuration has one of this name or not, with plus signs in front or without.
 
     >>> completed(["data._target_=my.Data", "data.root=here", "seed=1"])
     ['data=own', '++data._target_=my.Data', '++data.root=here', 'seed=1']
@@ -26,13 +29,16 @@ def completed(words: Sequence[str]) -> list[str]:
     chosen = {word.partition("=")[0].lstrip("+") for word in words}
     found: list[str] = []
     for word in words:
-        key, equals, _ = word.partition("=")
+        key, equals, value = word.partition("=")
+        if key in OF_NONE and value == "null":
+            continue  # as it is; Hydra has no word for that
         own = _TARGET.fullmatch(key.lstrip("+"))
         if own is not None:
             group = own["place"].rpartition(".")[2]
             choice = group if group == own["place"] else f"{group}@{own['place']}"
             if choice not in chosen:
                 found.append(f"{choice}=own")
-        opens = bool(equals) and _OPEN.fullmatch(key) is not None and "@" not in key
-        found.append(f"++{word}" if opens else word)
+        plain = word.lstrip("+")
+        opens = bool(equals) and _OPEN.fullmatch(key.lstrip("+")) is not None and "@" not in key
+        found.append(f"++{plain}" if opens else word)
     return found

@@ -2,12 +2,12 @@
 
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lightning_prune.errors import InputError
@@ -128,33 +128,3 @@ def build_data(cfg: DictConfig) -> LightningDataModule:
     if not isinstance(data, LightningDataModule):
         raise BuildError("data", InputError(f"expected a LightningDataModule, got {type(data).__name__}"))
     return data
-
-
-def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], plugins: Sequence[Any], logger: Any) -> Trainer:
-    """Build the Trainer of a run, with what it has of its own beside what its configuration says.
-
-    Args:
-        cfg: The configuration of a stage.
-        callbacks: Beside those below `trainer.callbacks`.
-        plugins: Beside those below `trainer.plugins`.
-        logger: What logs.
-
-    Raises:
-        BuildError: If that fails.
-    """
-    make = build(cfg, "trainer", {"_partial_": True})
-    own = {name: list(make.keywords.pop(name, None) or []) for name in ("callbacks", "plugins")}
-    if make.keywords.pop("logger", None) is not None:
-        raise BuildError("trainer.logger", InputError("expected loggers by logger=NAME, or logger=none, got them here"))
-    try:
-        trainer: Trainer = make(
-            callbacks=[*own["callbacks"], *callbacks], plugins=[*own["plugins"], *plugins], logger=logger
-        )
-    except Exception as error:
-        raise BuildError("trainer", error) from error
-    return trainer
-
-
-def build_callbacks(cfg: DictConfig) -> list[Callback]:
-    """Build the callbacks that were chosen beside the strategies."""
-    return [build(cfg, f"callbacks.{name}") for name in cfg.callbacks]

@@ -8,12 +8,16 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.syntax import Syntax
 
 from lightning_prune.errors import InputError
 from lightning_prune.options import wants_full_errors
-from lightning_prune.reporting import RunFolder
+from lightning_prune.reporting import RunFolder, read_summary
+from lightning_prune.runs.comparison import print_report
 from lightning_prune.runs.configurations import job_configuration
 from lightning_prune.runs.messages import joined, one_line, quiet_libraries
 from lightning_prune.runs.pipeline import run_stages
@@ -32,7 +36,13 @@ def run_job(cfg: DictConfig) -> None:
     is_new = not folder.config.is_file()
     try:
         with one_line():
+            resumes = cfg.resume is not None
             cfg = job_configuration(cfg)
+        if resumes and folder.summary.is_file() and OmegaConf.load(folder.config) == cfg:
+            print_ended(folder)
+            return
+        if cfg.print_config:
+            print_configuration(cfg)
         _run(cfg)
     except InputError as error:
         if is_new and hydra.mode == RunMode.RUN:
@@ -42,6 +52,22 @@ def run_job(cfg: DictConfig) -> None:
         if hydra.mode == RunMode.RUN:
             raise SystemExit(f"Error: {joined(error)}") from error
         print(f"Job {hydra.job.num}: {joined(error)}", file=sys.stderr)
+
+
+def print_ended(folder: RunFolder) -> None:
+    """Print once more what a run has ended with."""
+    summary, path = read_summary(folder.summary), os.path.relpath(folder.path)
+    print_report(folder, summary.rows, summary.metric, summary.extra.get("pruning", {}))
+    print(
+        f"\nThis run has ended, and nothing was done. lightning-prune evaluate {path} measures anew, resume={path} "
+        "trainer.max_epochs=... trains longer."
+    )
+
+
+@rank_zero_only
+def print_configuration(cfg: DictConfig) -> None:
+    """Print all that is configured."""
+    Console().print(Syntax(OmegaConf.to_yaml(cfg, resolve=True), "yaml", theme="ansi_dark", word_wrap=True))
 
 
 def _run(cfg: DictConfig) -> None:

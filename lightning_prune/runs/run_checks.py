@@ -4,12 +4,13 @@ from collections.abc import Callable, Collection
 
 import torch
 from lightning.pytorch import Callback, LightningModule, seed_everything
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from omegaconf import DictConfig
 
 from lightning_prune.callbacks import KnowledgeDistillation, Pruner
 from lightning_prune.errors import InputError
 from lightning_prune.options import Config, keeps_dense, needs_dense, needs_momentum, needs_teacher
-from lightning_prune.runs.building import build
+from lightning_prune.runs.building import build, check_arguments
 from lightning_prune.runs.modules import refuse_unread_parts
 from lightning_prune.slimming import check_optimizer_state
 from lightning_prune.training import check_together
@@ -25,6 +26,7 @@ CHOICES = {
 def check_options(cfg: DictConfig) -> None:
     """Refuse what can be refused before data is read or anything trained, and set what holds for all stages."""
     check_numbers(cfg)
+    check_trainer(cfg)
     refuse_unread_parts(cfg)
     if cfg.finetune:
         check_finetuning(cfg)
@@ -36,6 +38,36 @@ def check_options(cfg: DictConfig) -> None:
     for name, options in cfg.strategy.items():
         if "teacher" not in options:
             build(cfg, f"strategy.{name}")
+
+
+def check_trainer(cfg: DictConfig) -> None:
+    """Refuse settings of the Trainer that there are not, that this machine cannot, or that leave no results.
+
+    Raises:
+        InputError: If there are such.
+    """
+    check_arguments(cfg.trainer, "trainer", {})
+    kind = cfg.trainer.get("accelerator")
+    if kind in DEVICES and not DEVICES[kind]():
+        raise InputError(
+            f"expected a machine with what trainer.accelerator={kind} asks for, got one on which torch "
+            f"{torch.__version__} finds none; trainer=cpu, or accelerator=auto for what is there"
+        )
+    if cfg.trainer.get("enable_checkpointing") is False:
+        raise InputError(
+            "expected trainer.enable_checkpointing=true, since a run ends with its best checkpoint, got false; "
+            "trainer.fast_dev_run=true writes none"
+        )
+    if cfg.trainer.get("barebones"):
+        raise InputError("expected trainer.barebones=false, got true, which switches off all callbacks; logger=none")
+
+
+DEVICES: dict[str, Callable[[], bool]] = {
+    "gpu": lambda: CUDAAccelerator.is_available() or MPSAccelerator.is_available(),
+    "cuda": CUDAAccelerator.is_available,
+    "mps": MPSAccelerator.is_available,
+}
+"""Whether a machine has what an accelerator needs, by the name of that."""
 
 
 def check_numbers(config: Config) -> None:

@@ -63,7 +63,8 @@ def test_one_option_of_a_group_is_chosen() -> None:
     refuse_misplaced(["quantizer@finetune.strategy.qat.quantizer=lsq", "strategy.qat.quantizer.weight_bits=3"])
 
 
-def test_what_is_no_strategy_is_refused() -> None:
-    refuse_strays({"sfp": {"_target_": "lightning_prune.SoftFilterPruning"}})
-    with pytest.raises(InputError, match=re.escape("got strategy.sparsity=0.4; let conf/strategy/NAME.yaml begin")):
-        refuse_strays({"sparsity": 0.4, "_target_": "lightning_prune.SoftFilterPruning"})
+@pytest.mark.parametrize("group", ["strategy", "callbacks", "logger"])
+def test_what_is_no_option_of_a_group_is_refused(group: str) -> None:
+    refuse_strays(group, {"sfp": {"_target_": "lightning_prune.SoftFilterPruning"}})
+    with pytest.raises(InputError, match=re.escape(f"got {group}.sparsity=0.4; in conf/{group}/NAME.yaml let")):
+        refuse_strays(group, {"sparsity": 0.4, "_target_": "lightning_prune.SoftFilterPruning"})
