@@ -22,6 +22,9 @@ from lightning_prune.reporting.mac_counting import checked_input, macs, undistur
 _NOISY = 1.25
 """Upper over lower quartile of a latency beyond which its median says too little to be divided by another."""
 
+_LONGEST = 3
+"""How many times as long as asked for is measured while a latency is noisy."""
+
 _ROUNDS = 9
 """Forward passes of each model at least: of five, the quartiles are the second best and the second worst."""
 
@@ -55,7 +58,7 @@ class Profile:
     @property
     def noisy(self) -> bool:
         """Whether the quartiles of the latency lie so far apart that its median says little."""
-        return self.latency_high_ms > _NOISY * self.latency_low_ms
+        return _noisy(self.latency_low_ms, self.latency_high_ms)
 
 
 def profile(model: nn.Module, example_input: ExampleInput, *, latency_seconds: float = 0.5) -> Profile:
@@ -64,7 +67,8 @@ def profile(model: nn.Module, example_input: ExampleInput, *, latency_seconds: f
     Args:
         model: Any module; a LightningModule is measured by its `forward`.
         example_input: Arguments of `forward` on the model's device; the first axis of the first one is the batch.
-        latency_seconds: About how long to repeat the forward pass, in seconds; it runs at least nine times.
+        latency_seconds: About how long to repeat the forward pass, in seconds; up to three times as
+            long while the quartiles lie far apart, and for nine passes at least.
 
     Returns:
         The costs of the model as it is: weights that are zero count in everything but `nonzeros`.
@@ -131,6 +135,10 @@ def _profile(model: nn.Module, macs: float, quartiles_ms: tuple[float, float, fl
     )
 
 
+def _noisy(low: float, high: float) -> bool:
+    return high > _NOISY * low
+
+
 def _quartiles(times: Sequence[float]) -> tuple[float, float, float]:
     low, middle, high = quantiles(times, n=4, method="inclusive")
     return low, middle, high
@@ -163,12 +171,16 @@ def _times_ms(models: Sequence[nn.Module], inputs: tuple[Tensor, ...], seconds: 
         # The first pass allocates memory, picks kernels and compiles.
         for model in models:
             timed(model)
-        end = perf_counter() + seconds * len(models)
+        start = perf_counter()
         times: list[list[float]] = [[] for _ in models]
         # Its own, because the random state of whoever measures is not ours to move.
         generator, order = Random(0), list(range(len(models)))
-        while len(times[0]) < _ROUNDS or perf_counter() < end:
-            generator.shuffle(order)
-            for number in order:
-                times[number].append(timed(models[number]))
+        for length in range(1, _LONGEST + 1):
+            end = start + length * seconds * len(models)
+            while len(times[0]) < _ROUNDS or perf_counter() < end:
+                generator.shuffle(order)
+                for number in order:
+                    times[number].append(timed(models[number]))
+            if not any(_noisy(low, high) for low, _, high in map(_quartiles, times)):
+                break
     return times
