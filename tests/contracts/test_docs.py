@@ -17,7 +17,12 @@ def test_the_command_of_a_page_runs(page: str, tmp_path: Path) -> None:
     (command,) = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     result = subprocess.run(
-        ["bash", "-ec", command], cwd=tmp_path, env=environment(PATH=programs), capture_output=True, text=True, timeout=300
+        ["bash", "-ec", command],
+        cwd=tmp_path,
+        env=environment(PATH=programs),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
     assert "Error" not in result.stderr
