@@ -67,10 +67,14 @@ def the(paths: Iterable[Path]) -> Path:
     return path
 
 
+def _lies_in(module: object, folder: Path) -> bool:
+    return folder in Path(getattr(module, "__file__", None) or "/").parents
+
+
 @contextlib.contextmanager
 def as_found() -> Iterator[None]:
-    """Leave this process's folder, threads, warnings and loggers as they were, and begin with those of a new one."""
-    folder, threads = Path.cwd(), torch.get_num_threads()
+    """Leave this process's folder, modules, threads, warnings and loggers as they were, and begin as a new one."""
+    folder, threads, path, modules = Path.cwd(), torch.get_num_threads(), list(sys.path), set(sys.modules)
     root = logging.getLogger()
     handlers, known = list(root.handlers), [root, *map(logging.getLogger, list(root.manager.loggerDict))]
     levels = {logger: logger.level for logger in known}
@@ -82,7 +86,11 @@ def as_found() -> Iterator[None]:
         try:
             yield
         finally:
+            own = [name for name in set(sys.modules) - modules if _lies_in(sys.modules[name], Path.cwd())]
+            for name in own:
+                del sys.modules[name]
             os.chdir(folder)
+            sys.path[:] = path
             torch.set_num_threads(threads)
             for handler in [own for own in root.handlers if own not in handlers]:
                 handler.close()  # Hydra's, whose file is open

@@ -33,6 +33,7 @@ class ExactResume(OrderedCallback):
       metrics that callbacks monitor, and, between the batches of one accumulated step, the gradients;
     * in mid-epoch, the place in plain `DataLoader`s: the epoch is drawn again as it was, and the batches trained on are
       loaded once more and dropped. Loaders with a `state_dict` keep their place themselves;
+    * that the run was stopped before its time, by `EarlyStopping` for example: it stays so unless it is to be longer;
     * what Lightning does behind a checkpoint: log the step or the epoch, step `ReduceLROnPlateau`, and validate after
       `ModelCheckpoint(every_n_train_steps=...)` has saved on a batch that a validation follows.
 
@@ -57,6 +58,8 @@ class ExactResume(OrderedCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the random state from which Lightning builds the loaders' first iterators."""
         if self._loaded is not None:
+            if self._loaded.get("stopped") and self._loaded["limits"] == _limits(trainer):
+                trainer.should_stop = True  # by whatever stopped it; Lightning would train another epoch
             with internals():
                 forget_loaders(trainer)
         self._draws = [random_state(pl_module.device)]
@@ -80,7 +83,11 @@ class ExactResume(OrderedCallback):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             states = [{} for _ in range(trainer.world_size)]
             torch.distributed.all_gather_object(states, own)
-        checkpoint["callbacks"][self.state_key] = {"processes": states}
+        checkpoint["callbacks"][self.state_key] = {
+            "processes": states,
+            "stopped": trainer.should_stop,
+            "limits": _limits(trainer),
+        }
 
     # Resuming ---------------------------------------------------------------------------------------------------------
 
@@ -123,3 +130,8 @@ class ExactResume(OrderedCallback):
             restore_loop(trainer, pl_module, own)
         self._draws = own["draws"]
         set_random_state(own["random"], pl_module.device)
+
+
+def _limits(trainer: Trainer) -> list[int | None]:
+    """Return what ends a run at the latest: its epochs and its optimizer steps."""
+    return [trainer.max_epochs, trainer.max_steps]

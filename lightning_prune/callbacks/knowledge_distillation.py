@@ -46,7 +46,7 @@ class KnowledgeDistillation(OrderedCallback):
             are the second entry of a batch, or what it calls label, labels, target, targets or y.
         features: Which layers are to be alike, and how.
         weight: Factor of `loss`, at least 0.
-        task_weight: Factor of the step's own loss; None for `1 - weight`, which is 1 without a `loss`.
+        task_weight: Factor of the step's own loss, at least 0.
         warm_up: When `r`, which begins at 0, has grown to 1, in optimizer steps, or as a fraction of the run if it is a
             float; 0 if it begins at 1.
         decay: When `r` begins to fall, to 0 at the end of the run; None if it stays.
@@ -63,7 +63,8 @@ class KnowledgeDistillation(OrderedCallback):
     Reference:
         Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531; Beyer et al., Knowledge
         distillation: A good teacher is patient and consistent, 2022, arXiv:2106.05237, for the same input on both
-        sides. The defaults 0.9 and 0.1 are those of most code that compares methods.
+        sides. Most code that compares methods gives `Hinton()` a weight of 0.9 and leaves the own loss 0.1, for long
+        runs with good teachers; with the own loss at 1 a teacher that knows little does no harm either.
     """
 
     order = CallbackOrder.DISTILLATION
@@ -75,8 +76,8 @@ class KnowledgeDistillation(OrderedCallback):
         *,
         loss: LogitLoss | None = Hinton(),  # noqa: B008  # frozen
         features: Sequence[Match] = (),
-        weight: float = 0.9,
-        task_weight: float | None = None,
+        weight: float = 1.0,
+        task_weight: float = 1.0,
         warm_up: Moment = 0,
         decay: Moment | None = None,
         student: str = "",
@@ -87,12 +88,7 @@ class KnowledgeDistillation(OrderedCallback):
             instance("an entry of features", Match, match)
         self.features = tuple(match for match in features if match.weight)
         self.weight = float(number("weight", weight, "[0, inf)")) if loss is not None else 0.0
-        if task_weight is None and self.weight > 1:
-            raise InputError(
-                f"expected weight in [0, 1] where task_weight is not given, got {weight}; give task_weight"
-            )
-        own = 1 - self.weight if task_weight is None else number("task_weight", task_weight, "[0, inf)")
-        self.task_weight = float(own)
+        self.task_weight = float(number("task_weight", task_weight, "[0, inf)"))
         self.warm_up = check_moment(warm_up, "warm_up")
         self.decay = None if decay is None else check_moment(decay, "decay")
         self.cache = flag("cache", cache)

@@ -1,8 +1,6 @@
 """Curves of what is left of a model while it is pruned."""
 
 import logging
-from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,8 +9,8 @@ from torch import Tensor, nn
 
 from lightning_prune.callbacks.pruner import pruners, traced_model
 from lightning_prune.errors import InputError
-from lightning_prune.graph import ExampleInput, holder
-from lightning_prune.pruning import layer_weights
+from lightning_prune.graph import ExampleInput
+from lightning_prune.pruning import layer_labels, layer_weights
 from lightning_prune.slimming import Coupling, Group, model_size, removal_of_zero_filters
 from lightning_prune.training import CallbackOrder, OrderedCallback, batch_input, check_example, given_input
 
@@ -95,7 +93,7 @@ def measure(model: nn.Module, coupling: Coupling | None, groups: list[Group]) ->
     sizes = [weight.numel() for weight in weights.values()]
     metrics = {"sparsity/total": sum(zeros) / max(1, sum(sizes))}
     metrics |= {
-        f"sparsity/{name}": zero / size for name, zero, size in zip(_labels(weights), zeros, sizes, strict=True)
+        f"sparsity/{name}": zero / size for name, zero, size in zip(layer_labels(weights), zeros, sizes, strict=True)
     }
     if coupling is None:
         return metrics
@@ -104,14 +102,3 @@ def measure(model: nn.Module, coupling: Coupling | None, groups: list[Group]) ->
     metrics["macs/ratio"] = left.macs / max(1, dense.macs)
     metrics["params/ratio"] = left.parameters / max(1, dense.parameters)
     return metrics
-
-
-def _labels(names: Iterable[str]) -> list[str]:
-    """Return the layers of stored weights, or the names of the weights where a layer has several or no name.
-
-    >>> _labels(["fc.parametrizations.weight.original", "lstm.weight_ih_l0", "lstm.weight_hh_l0", "weight"])
-    ['fc', 'lstm.weight_ih_l0', 'lstm.weight_hh_l0', 'weight']
-    """
-    layers = {name: holder(name) for name in names}
-    weights = Counter(layers.values())
-    return [layer if layer and weights[layer] == 1 else name for name, layer in layers.items()]

@@ -61,10 +61,11 @@ def show(words: Sequence[str], pictures: Sequence[str]) -> None:
     if example is None:
         raise InputError(f"expected a module whose forward takes tensors, got {type(module).__name__}")
     network = network_of(module)
+    name = type(module).__name__ if network is module else cfg.model._target_.rpartition(".")[2]
     groups = prunable_groups(network, example)
     print(groups)
     for picture in pictures:
-        draw_groups(groups, picture, type(network).__name__)
+        draw_groups(groups, picture, name)
         print(f"drawn into {picture}")
 
 

@@ -1,13 +1,12 @@
-"""Batches of images held in memory: a loader for training that can stop and resume anywhere, and one for evaluation."""
+"""Batches of labelled images: a loader for training that can stop and resume anywhere, and one for evaluation."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from lightning_prune.data.images import Images
 from lightning_prune.errors import InputError
 
 
@@ -15,7 +14,7 @@ class Batch(NamedTuple):
     """Hold one batch as it travels to the device.
 
     Attributes:
-        pixels: `(n, channels, size, size)`, uint8, as stored.
+        pixels: `(n, channels, height, width)`, uint8, as stored; or floats, if they are already normalised.
         labels: `(n,)`, int64.
         samples: `(n,)`, int64, the place of each image in its data set.
         views: `(n,)`, int64, the view to cut out of each image; None for the images as they are.
@@ -25,6 +24,24 @@ class Batch(NamedTuple):
     labels: Tensor
     samples: Tensor
     views: Tensor | None
+
+
+Draw = tuple[Tensor, Tensor | None]
+"""Which images a batch is made of, `(n,)` int64, and in which view each is shown, `(n,)` int64; None for as it is."""
+
+
+class Source(Protocol):
+    """Labelled images of which batches can be had."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Return the labels of all images, `(n,)`, int64."""
+
+    def take(self, draw: Draw) -> Batch:
+        """Return one batch, made here and now, of `(n, channels, height, width)` images."""
+
+    def serve(self, draws: Iterable[Draw]) -> Iterator[Batch]:
+        """Yield one batch after the other, of `(n, channels, height, width)` images."""
 
 
 def draw_epoch(count: int, views: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
@@ -64,6 +81,24 @@ def choose_views(count: int, views: int, shown: int, seed: int) -> Tensor:
     return chosen
 
 
+def choose_seeds(count: int, shown: int, seed: int) -> Tensor:
+    """Choose for each sample the seeds of the random views that it is shown in, and their order.
+
+    Args:
+        count: Number of samples.
+        shown: In how many views each is shown.
+        seed: Seed of the run.
+
+    Returns:
+        Seeds, `(count, shown)`, int64, below `SEEDS`.
+    """
+    return torch.randint(SEEDS, (count, shown), generator=_generator(seed, epoch=-1))
+
+
+SEEDS = 2**62
+"""The number of views of an image whose view is the seed of a random transform."""
+
+
 def _generator(seed: int, epoch: int) -> torch.Generator:
     # The generator keeps only the low 32 bits of a seed, so both numbers have to be mixed into those (Knuth's
     # multiplicative hash: no two pairs meet below a thousand seeds and a million epochs).
@@ -100,7 +135,7 @@ class TrainBatches:
 
     def __init__(
         self,
-        images: Images,
+        source: Source,
         views: int,
         batch_size: int,
         seed: int,
@@ -112,8 +147,8 @@ class TrainBatches:
         """Start at the first batch of epoch 0.
 
         Args:
-            images: The training images.
-            views: Number of views of an image, see `views.count_views`.
+            source: The training images.
+            views: Number of views of an image, see `views.count_views` and `SEEDS`.
             batch_size: Images in a batch of one process.
             seed: Seed of the run.
             rank: Index of this process.
@@ -123,7 +158,7 @@ class TrainBatches:
             chosen: `(samples, k)`, the views that the epochs show in turn, see `choose_views`; None to draw a view of
                 each image in each epoch.
         """
-        self._images, self._views, self._batch_size, self._seed = images, views, batch_size, seed
+        self._source, self._views, self._batch_size, self._seed = source, views, batch_size, seed
         self._chosen = chosen
         self._rank, self._world_size, self._trained = rank, world_size, trained
         self._epoch = 0
@@ -160,21 +195,21 @@ class TrainBatches:
 
     def __len__(self) -> int:
         """Count the batches of a whole epoch."""
-        return math.ceil(len(self._images.labels) / (self._world_size * self._batch_size))
+        return math.ceil(len(self._source.labels) / (self._world_size * self._batch_size))
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of the epoch."""
         # A generator, so that all of this waits for the first batch to be asked for: Lightning calls iter() before
         # it loads the state and sets the epoch.
         start, self._start = self._start, 0
-        order, views = draw_epoch(len(self._images.labels), self._views, self._seed, self._epoch)
+        order, views = draw_epoch(len(self._source.labels), self._views, self._seed, self._epoch)
         if self._chosen is not None:
             views = self._chosen[:, self._epoch % self._chosen.shape[1]]
         order = share(order, self._rank, self._world_size)
-        for batch in range(start, len(self)):
-            samples = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-            self._served = batch + 1
-            yield Batch(*self._images.at(samples), samples, views[samples])
+        parts = (order[batch * self._batch_size : (batch + 1) * self._batch_size] for batch in range(start, len(self)))
+        for number, batch in enumerate(self._source.serve((part, views[part]) for part in parts), start + 1):
+            self._served = number
+            yield batch
 
 
 class EvalBatches:
@@ -183,10 +218,10 @@ class EvalBatches:
     With several processes each serves its `share`, so up to `world_size - 1` images are counted twice.
     """
 
-    def __init__(self, images: Images, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, source: Source, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         """Take the share of process `rank` of `world_size`, `batch_size` images at a time."""
-        self._images, self._batch_size = images, batch_size
-        self._order = share(torch.arange(len(images.labels)), rank, world_size)
+        self._source, self._batch_size = source, batch_size
+        self._order = share(torch.arange(len(source.labels)), rank, world_size)
 
     def __len__(self) -> int:
         """Count the batches."""
@@ -194,5 +229,4 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches."""
-        for samples in torch.split(self._order, self._batch_size):
-            yield Batch(*self._images.at(samples), samples, views=None)
+        return self._source.serve((samples, None) for samples in torch.split(self._order, self._batch_size))

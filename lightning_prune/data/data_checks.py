@@ -17,6 +17,16 @@ def check_integer(key: str, value: int, low: int, high: int) -> None:
         raise InputError(f"{key}: expected a whole number in {low}..{high}, got {value!r}")
 
 
+def check_fraction(key: str, value: float) -> None:
+    """Refuse what is no fraction strictly between 0 and 1.
+
+    Raises:
+        InputError: Naming `key`.
+    """
+    if not isinstance(value, float) or not 0 < value < 1:
+        raise InputError(f"{key}: expected a fraction in (0, 1), got {value!r}")
+
+
 def check_serving(batch_size: int, seed: int) -> None:
     """Refuse a batch size or a seed that no data set can be served with.
 

@@ -12,7 +12,7 @@ from lightning_prune.errors import InputError
 
 
 def decode(source: Path | BytesIO, where: str) -> Image.Image:
-    """Decode one image to RGB.
+    """Decode one image of any mode to RGB; values of 16 bits become 8.
 
     Args:
         source: An image file, or its bytes in memory.
@@ -23,6 +23,9 @@ def decode(source: Path | BytesIO, where: str) -> Image.Image:
     """
     try:
         with Image.open(source) as image:
+            # Pillow knows no way from 16 bits to RGB, and clips what it takes for 32.
+            if image.mode.startswith("I"):
+                return image.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
             return image.convert("RGB")
     except Exception as error:  # damaged data makes Pillow's decoders raise a dozen unrelated types
         raise InputError(f"data.path: expected an image that Pillow can decode, got damaged data in {where}") from error

@@ -1,10 +1,12 @@
 """Labelled images as two tensors: checks, a stratified split and channel statistics."""
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lightning_prune.data.batches import Batch, Draw
 from lightning_prune.errors import InputError
 
 
@@ -22,6 +24,15 @@ class Images(NamedTuple):
     def at(self, indices: Tensor) -> "Images":
         """Return the images at `indices`, `(m,)` int64 or `(n,)` bool."""
         return Images(self.pixels[indices], self.labels[indices])
+
+    def take(self, draw: Draw) -> Batch:
+        """Return one batch, `(n, channels, size, size)` uint8; views are cut out of it later, on the device."""
+        samples, views = draw
+        return Batch(*self.at(samples), samples, views)
+
+    def serve(self, draws: Iterable[Draw]) -> Iterator[Batch]:
+        """Yield one batch after the other, `(n, channels, size, size)` uint8."""
+        return map(self.take, draws)
 
 
 def check_images(name: str, images: Images, num_classes: int) -> None:
@@ -63,15 +74,33 @@ def hold_out(images: Images, count: int, seed: int) -> tuple[Images, Images]:
     Raises:
         InputError: If `count` leaves nothing on one side.
     """
-    total = len(images.labels)
+    held = choose_held_out(images.labels, count, seed)
+    return images.at(~held), images.at(held)
+
+
+def choose_held_out(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Choose exactly `count` of some labelled images, every class by its share.
+
+    Args:
+        labels: `(n,)`, int64.
+        count: Number of images to hold out.
+        seed: Seed of the choice.
+
+    Returns:
+        `(n,)`, bool, True for those held out.
+
+    Raises:
+        InputError: If `count` leaves nothing on one side.
+    """
+    total = len(labels)
     if not 0 < count < total:
         raise InputError(f"data.validation: expected 1 to {total - 1} of the {total} images held out, got {count}")
     shuffled = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    by_class = shuffled[images.labels[shuffled].argsort(stable=True)]
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
     held = torch.zeros(total, dtype=torch.bool)
     # Evenly spaced picks from a list sorted by class: no class is more than one image off its exact share.
     held[by_class[(2 * torch.arange(count) + 1) * total // (2 * count)]] = True
-    return images.at(~held), images.at(held)
+    return held
 
 
 def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

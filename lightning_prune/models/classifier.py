@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_prune.arguments import instance, shown, whole_number
 from lightning_prune.errors import InputError
+from lightning_prune.models.lr_schedules import LRSchedule
 
 Batch = tuple[Tensor, Tensor]
 
@@ -32,8 +33,9 @@ class ImageClassifier(LightningModule):
         num_classes: Number of labels.
         optimizer: Maps parameters to an optimizer; without one, SGD with learning rate 0.1, Nesterov momentum 0.9 and
             weight decay 5e-4.
-        lr_scheduler: Maps the optimizer to a learning rate scheduler, stepped once an epoch; without one, the rate
-            falls to a fifth at 30 %, 60 % and 80 % of the trainer's `max_epochs`, and stays where that is unlimited.
+        lr_scheduler: Maps the optimizer to a learning rate scheduler, stepped once an epoch; or one of
+            `lr_schedules`, which are stepped with each batch or by a metric. Without one, the rate falls to a fifth at
+            30 %, 60 % and 80 % of the trainer's `max_epochs`, and stays where that is unlimited.
 
     Raises:
         InputError: If an argument is of another type; when a checkpoint is loaded, if it is that of a slim model, for
@@ -49,14 +51,16 @@ class ImageClassifier(LightningModule):
         network: nn.Module,
         num_classes: int,
         optimizer: Callable[[Iterator[nn.Parameter]], Optimizer] | None = None,
-        lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        lr_scheduler: Callable[[Optimizer], LRScheduler] | LRSchedule | None = None,
     ) -> None:
         super().__init__()
         instance("network", nn.Module, network)
         whole_number("num_classes", num_classes)
         _check_builder("optimizer", optimizer, Optimizer)
-        _check_builder("lr_scheduler", lr_scheduler, LRScheduler)
+        if not isinstance(lr_scheduler, LRSchedule):
+            _check_builder("lr_scheduler", lr_scheduler, LRScheduler)
         self.network = network
+        self.num_classes = num_classes
         self.optimizer = optimizer or _sgd
         self.lr_scheduler = lr_scheduler
         # Lightning's learning rate finder sets it; None for the optimizer's own.
@@ -71,7 +75,11 @@ class ImageClassifier(LightningModule):
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean cross entropy of a training batch, `()`."""
+        """Return the mean cross entropy of a training batch, `()`.
+
+        Raises:
+            InputError: If the network returns anything but logits `(n, num_classes)`, as in the other steps.
+        """
         loss, count = self._score(batch, self.train_accuracy)
         self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True, batch_size=count)
         return loss
@@ -106,6 +114,8 @@ class ImageClassifier(LightningModule):
                 group["lr"] = self.lr
         if self.lr_scheduler is None:
             return {"optimizer": optimizer, "lr_scheduler": _step_decay(optimizer, self.trainer.max_epochs or -1)}
+        if isinstance(self.lr_scheduler, LRSchedule):
+            return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler.configure(optimizer, self.trainer)}
         return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -121,9 +131,19 @@ class ImageClassifier(LightningModule):
     def _score(self, batch: Batch, accuracy: MulticlassAccuracy) -> tuple[Tensor, int]:
         images, labels = batch
         logits = self(images)
+        self._check(logits)
         # `update`, since calling the metric would also compute the batch's own accuracy, which nobody reads.
         accuracy.update(logits, labels)
         return F.cross_entropy(logits, labels), len(labels)
+
+    def _check(self, logits: object) -> None:
+        if isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[1] == self.num_classes:
+            return
+        came = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise InputError(
+            f"model: expected {type(self.network).__name__} to return logits (n, {self.num_classes}), got {came}; give "
+            f"it {self.num_classes} classes, and a forward that returns nothing but their logits"
+        )
 
 
 def _check_builder(name: str, value: Any, kind: type) -> None:

@@ -2,7 +2,16 @@
 
 from lightning_prune.options.choices import near, refuse_bad_choices
 from lightning_prune.options.composing import composing, wants_full_errors
-from lightning_prune.options.overrides import WITHIN, refuse_misplaced, refuse_renamed, refuse_strays, refuse_unread
+from lightning_prune.options.metric_names import SPLIT, metric_name, mode_of
+from lightning_prune.options.overrides import (
+    WITHIN,
+    refuse_misplaced,
+    refuse_renamed,
+    refuse_strays,
+    refuse_unknown,
+    refuse_unread,
+)
+from lightning_prune.options.refused import remove_empty
 from lightning_prune.options.resolvers import register_resolvers
 from lightning_prune.options.search_path import CONF, OwnConfigurations
 from lightning_prune.options.stage_needs import (
@@ -13,10 +22,11 @@ from lightning_prune.options.stage_needs import (
     needs_momentum,
     needs_teacher,
 )
-from lightning_prune.options.typed_words import completed
+from lightning_prune.options.typed_words import completed, spelled
 
 __all__ = [
     "CONF",
+    "SPLIT",
     "WITHIN",
     "Config",
     "OwnConfigurations",
@@ -24,6 +34,8 @@ __all__ = [
     "composing",
     "is_of_teacher",
     "keeps_dense",
+    "metric_name",
+    "mode_of",
     "near",
     "needs_dense",
     "needs_momentum",
@@ -32,7 +44,10 @@ __all__ = [
     "refuse_misplaced",
     "refuse_renamed",
     "refuse_strays",
+    "refuse_unknown",
     "refuse_unread",
     "register_resolvers",
+    "remove_empty",
+    "spelled",
     "wants_full_errors",
 ]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from lightning_prune.options.metric_names import mode_of
+
 
 def existing_or(resume: str | None, default: str) -> str:
     """Return the run folder: the one to resume, if it is one, or a new one."""
@@ -56,5 +58,5 @@ def times(number: float, factor: float) -> float:
 
 def register_resolvers() -> None:
     """Let configurations call these functions by their names."""
-    for function in (existing_or, wandb_offline, share_of, milestones, times):
+    for function in (existing_or, wandb_offline, share_of, milestones, times, mode_of):
         OmegaConf.register_new_resolver(function.__name__, function, replace=True)

@@ -13,7 +13,7 @@ from lightning_prune.pruning.gathering import Gathering
 from lightning_prune.pruning.goal import Goal
 from lightning_prune.pruning.granularities.granularity import Granularity
 from lightning_prune.pruning.held_masks import HeldMasks, nonzeros
-from lightning_prune.pruning.layer_weights import layer_weights, trained_weights
+from lightning_prune.pruning.layer_weights import layer_labels, layer_weights, trained_weights
 from lightning_prune.pruning.norm_limits import NormLimits
 from lightning_prune.pruning.prunable import Prunable
 from lightning_prune.pruning.quota import Quota, Scope, Sparsity
@@ -45,6 +45,7 @@ __all__ = [
     "cluster",
     "find_maskable",
     "in_all",
+    "layer_labels",
     "layer_weights",
     "nonzeros",
     "permute_channels",

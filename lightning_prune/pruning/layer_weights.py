@@ -1,5 +1,8 @@
 """Which stored tensors of a model are weights that can be pruned one by one."""
 
+from collections import Counter
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -38,6 +41,17 @@ def layer_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return those of the `layer_weights` that train."""
     return {name: weight for name, weight in layer_weights(model).items() if weight.requires_grad}
+
+
+def layer_labels(names: Iterable[str]) -> list[str]:
+    """Return the layers of stored weights, or the names of the weights where a layer has several or no name.
+
+    >>> layer_labels(["fc.parametrizations.weight.original", "lstm.weight_ih_l0", "lstm.weight_hh_l0", "weight"])
+    ['fc', 'lstm.weight_ih_l0', 'lstm.weight_hh_l0', 'weight']
+    """
+    layers = {name: holder(name) for name in names}
+    weights = Counter(layers.values())
+    return [layer if layer and weights[layer] == 1 else name for name, layer in layers.items()]
 
 
 def depthwise_layers(model: nn.Module) -> set[str]:

@@ -1,27 +1,22 @@
-"""The picture of a run: accuracy, and what pruning leaves, over the epochs."""
+"""The picture of a run: its metric, and what pruning leaves, over the epochs."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_prune.errors import InputError
-from lightning_prune.reporting.metrics import Curves, read_metrics
-from lightning_prune.reporting.number_formats import percent
-from lightning_prune.reporting.plot_style import (
-    BLUE,
-    DPI,
-    GREEN,
-    GREY,
-    INK,
-    VERMILLION,
-    show_six_points,
-    style_panel,
-    write_heading,
+from lightning_prune.reporting.curve_panels import (
+    Curve,
+    Panel,
+    Points,
+    layers_left,
+    panels_of,
+    prunes_weights,
 )
+from lightning_prune.reporting.metrics import Curves, read_metrics
+from lightning_prune.reporting.number_formats import four_digits, percent
+from lightning_prune.reporting.plot_style import DPI, GREY, INK, show_six_points, style_panel, write_heading
 from lightning_prune.reporting.rows import EXPORTED, Metric, Row
 from lightning_prune.reporting.run_folder import RunFolder
 
@@ -30,104 +25,154 @@ if TYPE_CHECKING:  # drawing alone needs it, and whoever imports this package ma
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class _Line:
-    metric: str
-    label: str
-    color: str
-    width: float
-    dashes: str = "-"
+_NAMED_LAYERS = 40
+"""How many layers are named at most; of more every second, third ... one is."""
 
 
-# What comes last is drawn on top; dashes let a line through that lies under them.
-_PANELS = {
-    "Accuracy": (_Line("train/accuracy", "training", GREY, 1.4), _Line("val/accuracy", "validation", BLUE, 2.6)),
-    "Zero weights and remaining MACs": (
-        _Line("sparsity/total", "zero weights", VERMILLION, 2.2),
-        _Line("macs/ratio", "MACs left", GREEN, 2.2, "--"),
-    ),
-}
+def plot_curves(
+    run_folder: Path, rows: Sequence[Row], metric: Metric, *, hard_from_epoch: float | None = None
+) -> Path | None:
+    """Draw `curves.png` into a run folder: the metric over the epochs, and what pruning leaves.
 
-
-def plot_curves(run_folder: Path, rows: Sequence[Row], metric: Metric, *, hard_from_epoch: float | None = None) -> Path:
-    """Draw `curves.png` into a run folder: accuracy, sparsity and remaining MACs over the epochs.
+    What a fine-tuning logged stands behind the epochs of the training.
 
     Args:
         run_folder: See `read_metrics`.
         rows: Models whose scores are stated.
         metric: Of these.
-        hard_from_epoch: Epochs, not always whole, after which the masks are final; the rest of the run is shaded.
+        hard_from_epoch: Epochs, not always whole, after which the masks are final; the rest of the training is shaded.
+
+    Returns:
+        The picture; None where nothing was logged that it could show.
 
     Raises:
-        InputError: If the folder has no logged metrics, or none of those that are drawn.
+        InputError: If the folder has no logged metrics.
     """
     scores = {row.name: row.score for row in rows if row.name != EXPORTED}  # which is the last one again
     folder = RunFolder(run_folder)
-    figure = draw_curves(read_metrics(run_folder), folder.title, metric, scores=scores, hard_from_epoch=hard_from_epoch)
+    curves = read_metrics(run_folder)
+    tuned = read_metrics(folder.finetuning.path) if folder.finetuning.metrics else {}
+    figure = draw_curves(curves, folder.title, metric, scores=scores, tuned=tuned, hard_from_epoch=hard_from_epoch)
+    if figure is None:
+        return None
     figure.savefig(folder.curves)
     return folder.curves
 
 
 def draw_curves(
-    curves: Curves, title: str, metric: Metric, *, scores: Mapping[str, float], hard_from_epoch: float | None = None
-) -> Figure:
-    """Draw accuracy, and below it what pruning leaves, over the epochs.
+    curves: Curves,
+    title: str,
+    metric: Metric,
+    *,
+    scores: Mapping[str, float],
+    tuned: Curves | None = None,
+    hard_from_epoch: float | None = None,
+) -> Figure | None:
+    """Draw a metric, and below it what pruning leaves, over the epochs.
+
+    Where single weights are pruned, the picture shows the weights that are left, of every layer too.
 
     Args:
-        curves: Fractions in [0, 1]; what was not logged is left out, and so is a panel without any line.
+        curves: What was logged; what was not is left out, and so is a panel without any line.
         title: Heading, usually the run.
-        metric: What the scores are of.
-        scores: By model, stated beside the heading.
-        hard_from_epoch: Epochs, not always whole, after which the masks are final; the rest of the run is shaded.
+        metric: What is drawn of training and validation, or the loss where it was logged of neither.
+        scores: Of the metric by model, stated beside the heading; the fine-tuned model is the last one.
+        tuned: What its fine-tuning logged, by its own epochs.
+        hard_from_epoch: Epochs, not always whole, after which the masks are final; the rest of the training is shaded.
 
-    Raises:
-        InputError: If there is nothing to draw.
+    Returns:
+        The picture; None if there is nothing to draw.
     """
-    known = {name: points for name, points in curves.items() if any(map(math.isfinite, points.values()))}
-    panels = {heading: [line for line in lines if line.metric in known] for heading, lines in _PANELS.items()}
-    panels = {heading: lines for heading, lines in panels.items() if lines}
+    last = max((epoch for points in curves.values() for epoch in points), default=0)
+    later = {name: {last + epoch: v for epoch, v in points.items()} for name, points in (tuned or {}).items()}
+    panels = panels_of(curves, later, metric)
     if not panels:
-        wanted = ", ".join(line.metric for lines in _PANELS.values() for line in lines)
-        raise InputError(f"expected finite values of one of {wanted}, got {', '.join(curves) or 'no metrics'}")
-    count = len(panels)
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 1.6 + 2.1 * count), dpi=DPI, layout="constrained")
-    grid: list[Axes] = [*figure.subplots(count, 1, sharex=True, squeeze=False, height_ratios=(3, 2)[:count])[:, 0]]
-    for axes, (heading, lines) in zip(grid, panels.items(), strict=True):
-        style_panel(axes, heading)
-        for line in lines:
-            _draw_line(axes, known[line.metric], line)
-        if heading == "Accuracy":
-            show_six_points(axes)
-        else:
-            axes.set_ylim(0, 1)
-        _label_ends(axes, [(known[line.metric], line) for line in lines])
+        return None
+    layers = layers_left(curves) if prunes_weights(curves) else {}
+    figure, grid = _figure(panels, layers)
+    for axes, panel in zip(grid, panels, strict=False):  # the layers have one more
+        _draw_panel(axes, panel)
+    if layers:
+        _draw_layers(figure, grid[-1], layers)
     grid[-1].set_xlabel("epochs finished", color=INK)
-    _set_epochs(grid, [epoch for lines in panels.values() for line in lines for epoch in known[line.metric]])
+    epochs = [epoch for panel in panels for curve in panel.curves for epoch in (*curve.points, *curve.tuned)]
+    # A cell of the layers reaches back to the epoch before.
+    _set_epochs(grid, [*epochs, min(epochs) - 1] if layers else epochs)
+    is_tuned = max(epochs) > last
     if hard_from_epoch is not None:
-        _shade(grid, hard_from_epoch)
-    stated = "     ".join(f"{name} {percent(value, 2)}" for name, value in scores.items())
+        _shade(grid[: len(panels)], hard_from_epoch, last if is_tuned else None)
+    if is_tuned:
+        _divide(grid, last, [*scores][-1] if scores else "fine-tuned")
+    shares = metric.in_percent(scores.values())
+    stated = "     ".join(f"{name} {_written(value, 2, in_percent=shares)}" for name, value in scores.items())
     write_heading(figure, title, f"{metric.heading.lower()}     {stated}" if stated else "")
     return figure
 
 
-def _draw_line(axes: Axes, points: Mapping[int, float], line: _Line) -> None:
+def _figure(panels: Sequence[Panel], layers: Mapping[str, Points]) -> tuple[Figure, list[Axes]]:
+    """Return a figure with its panels, one more for layers."""
+    from matplotlib.figure import Figure
+
+    heights = [3.0, 2.0][: len(panels)] + ([min(5.0, 0.6 + 0.13 * len(layers))] if layers else [])
+    figure = Figure(figsize=(8, 1.6 + 0.84 * sum(heights)), dpi=DPI, layout="constrained")
+    grid = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
+    return figure, [*grid[:, 0]]
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    style_panel(axes, panel.heading, in_percent=panel.in_percent)
+    for curve in panel.curves:
+        for points in filter(None, (curve.points, curve.tuned)):
+            _draw_line(axes, points, curve)
+    if panel.is_whole:
+        axes.set_ylim(0, 1)
+    elif panel.in_percent:
+        show_six_points(axes)
+    _label_ends(axes, panel)
+
+
+def _draw_line(axes: Axes, points: Points, curve: Curve) -> None:
     # Few points need markers: one alone, or one between two NaNs, would have no line at all.
     marker = "o" if len(points) <= 30 else ""
-    (drawn,) = axes.plot(list(points), list(points.values()), line.dashes, color=line.color, clip_on=False, zorder=3)
-    drawn.set(linewidth=line.width, marker=marker, markersize=line.width + 1.5)
+    (drawn,) = axes.plot(list(points), list(points.values()), curve.dashes, color=curve.color, clip_on=False, zorder=3)
+    drawn.set(linewidth=curve.width, marker=marker, markersize=curve.width + 1.5)
 
 
-def _label_ends(axes: Axes, lines: Sequence[tuple[Mapping[int, float], _Line]]) -> None:
+def _label_ends(axes: Axes, panel: Panel) -> None:
     """Write name and last value of each line beside its end, apart from each other."""
     bottom, top = axes.get_ylim()
-    ends = [[value for value in points.values() if math.isfinite(value)][-1] for points, _ in lines]
+    ends = [curve.values[-1] for curve in panel.curves]
     # In a share of the panel's height; the lower panel is the smaller one.
     heights = spread([(end - bottom) / (top - bottom) for end in ends], gap=0.12)
-    for (_, line), end, height in zip(lines, ends, heights, strict=True):
-        text = f"{percent(end, 1)}  {line.label}"
-        axes.text(1.012, height, text, color=line.color, transform=axes.transAxes, va="center", weight="bold")
+    for curve, end, height in zip(panel.curves, ends, heights, strict=True):
+        text = f"{_written(end, 1, in_percent=panel.in_percent)}  {curve.label}"
+        axes.text(1.012, height, text, color=curve.color, transform=axes.transAxes, va="center", weight="bold")
+
+
+def _draw_layers(figure: Figure, axes: Axes, layers: Mapping[str, Points]) -> None:
+    """Draw the share of weights that is left in each layer, a row for each, as colours over the epochs."""
+    from matplotlib.ticker import PercentFormatter
+
+    axes.set_title("Non-zero weights left in each layer", loc="left", fontsize=10, color=INK)
+    epochs = sorted({epoch for points in layers.values() for epoch in points})
+    rows = [[points.get(epoch, float("nan")) for epoch in epochs] for points in layers.values()]
+    # What is known of an epoch fills it up to its end, where the lines above have their points.
+    edges = [epochs[0] - 1, *epochs]
+    drawn = axes.pcolormesh(edges, [*range(len(layers) + 1)], rows, cmap="viridis", vmin=0, vmax=1)
+    every = -(-len(layers) // _NAMED_LAYERS)
+    names = list(layers)[::every]
+    axes.set_yticks([0.5 + every * number for number in range(len(names))], names, fontsize=7, parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.spines[:].set_visible(False)
+    beside = axes.inset_axes((1.012, 0, 0.02, 1))
+    bar = figure.colorbar(drawn, cax=beside, format=PercentFormatter(1, symbol=" %"))
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, length=0)
+
+
+def _written(value: float, digits: int, *, in_percent: bool) -> str:
+    return percent(value, digits) if in_percent else four_digits(value)
 
 
 def _set_epochs(grid: Sequence[Axes], epochs: Sequence[int]) -> None:
@@ -139,13 +184,24 @@ def _set_epochs(grid: Sequence[Axes], epochs: Sequence[int]) -> None:
     grid[0].xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
-def _shade(grid: Sequence[Axes], start: float) -> None:
+def _divide(grid: Sequence[Axes], last: int, name: str) -> None:
+    """Draw where the training ended, and name what came after it."""
+    for axes in grid:
+        axes.axvline(last, color=GREY, lw=1, ls=(0, (2, 3)), zorder=1)
+    place = grid[0].get_xaxis_transform()
+    grid[0].text(last, 1.03, f" {name}", transform=place, fontsize=9, color="#444444", parse_math=False)
+
+
+def _shade(grid: Sequence[Axes], start: float, end: int | None) -> None:
+    """Shade the epochs with final masks, up to the end of the training or that of the picture."""
     left, right = grid[0].get_xlim()
+    right = right if end is None else end
     if start > right:
         return
     for axes in grid:
         axes.axvspan(max(start, left), right, color="#F0E442", alpha=0.28, lw=0, zorder=0)
-    grid[0].text(1, 1.03, "masks fixed", transform=grid[0].transAxes, ha="right", fontsize=9, color="#7A6F00")
+    place = grid[0].get_xaxis_transform()
+    grid[0].text(right, 1.03, "masks fixed ", transform=place, ha="right", fontsize=9, color="#7A6F00")
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:

@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_prune.reporting.number_formats import (
-    change,
-    four_digits,
+    change_text,
     milliseconds,
     percent,
+    score_text,
     short_bytes,
     short_count,
     time_range,
@@ -93,22 +93,15 @@ class EndTable:
 
     @property
     def _in_percent(self) -> bool:
-        """Whether scores are shares; a module may log an accuracy of 99.2 as well, which is none."""
-        scores = [row.score for row in self.rows if math.isfinite(row.score)]
-        return self.metric.is_share and all(0 <= score <= 1 for score in scores)
+        return self.metric.in_percent(row.score for row in self.rows)
 
     def _scores(self) -> list[_Cell]:
-        base = reference(self.rows).score
-        if not self._in_percent:
-            scores = [row.score for row in self.rows]
-            return _aligned([_Cell(four_digits(score), change(score, base)) for score in scores])
-        points = [100 * (row.score - base) for row in self.rows]
-        return _aligned(
-            [
-                _Cell(percent(row.score, 2), f"{point:+.2f}" if math.isfinite(point) else "-", _interval(row))
-                for row, point in zip(self.rows, points, strict=True)
-            ]
-        )
+        base, shares = reference(self.rows).score, self._in_percent
+        cells = []
+        for row in self.rows:
+            number, compared = score_text(row.score, in_percent=shares), change_text(row.score, base, in_percent=shares)
+            cells.append(_Cell(number, compared, _interval(row) if shares else ""))
+        return _aligned(cells)
 
     def _latencies(self) -> list[_Cell]:
         whole = reference(self.rows).profile
@@ -124,10 +117,10 @@ class EndTable:
     def _caption(self) -> str:
         base, profiles = reference(self.rows), [row.profile for row in self.rows]
         batch = _numbers(profile.batch_size for profile in profiles)
-        change = "accuracy, the change in points" if self._in_percent else "the metric, the change"
+        changed = "accuracy, the change in points" if self._in_percent else "the metric, the change"
         examples = _numbers(row.examples for row in self.rows) if self._in_percent else ""
         told = {
-            f"Second numbers: share of {base.name}; of {change}.": True,
+            f"Second numbers: share of {base.name}; of {changed}.": True,
             "Baseline: trained without compression by the same recipe.": base.name == BASELINE,
             f"The less of the metric, the better: {self.metric.words}.": self.metric.mode == "min",
             f"Third: 95 % interval of the accuracy over {examples} examples.": examples,

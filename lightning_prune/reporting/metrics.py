@@ -2,8 +2,10 @@
 
 import csv
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from lightning_prune.errors import InputError
 from lightning_prune.reporting.run_folder import RunFolder
@@ -38,6 +40,16 @@ def read_metrics(run_folder: Path) -> Curves:
     return {name: points for name, points in curves.items() if points}
 
 
+def logged_as(curves: Curves, metric: str, split: Literal["train", "val"]) -> str | None:
+    """Return the name by which a metric of a split was logged: `val/map`, `valid_map`, `map_epoch` and the like.
+
+    A name that says no split is one of validation, where most metrics are logged.
+    """
+    splits = "(train|training)[/_]" if split == "train" else "((val|valid|validation)[/_])?"
+    pattern = re.compile(splits + re.escape(metric) + "(_epoch)?")
+    return next((name for name in curves if pattern.fullmatch(name)), None)
+
+
 def _logged(file: Path) -> Iterator[tuple[int, dict[str, float]]]:
     """Yield epoch, counted from 1, and metrics of every line that has both."""
     text = file.read_text()
@@ -46,6 +58,6 @@ def _logged(file: Path) -> Iterator[tuple[int, dict[str, float]]]:
     for row in csv.DictReader(complete.splitlines()):
         epoch = row.pop("epoch", "")
         row.pop("step", None)
-        metrics = {name: float(cell) for name, cell in row.items() if cell and not name.startswith("test/")}
+        metrics = {name: float(cell) for name, cell in row.items() if cell and not name.startswith(("test/", "test_"))}
         if epoch and metrics:
             yield int(epoch) + 1, metrics

@@ -25,6 +25,19 @@ def change(number: float, base: float) -> str:
     return f"{number - base:+.{min(max(places, 0), 9)}f}"
 
 
+def score_text(score: float, *, in_percent: bool) -> str:
+    """Write a score as a share in percent, or with four significant digits."""
+    return percent(score, 2) if in_percent else four_digits(score)
+
+
+def change_text(score: float, base: float, *, in_percent: bool) -> str:
+    """Write by how much a score differs from another, of shares in points."""
+    points = 100 * (score - base)
+    if not in_percent:
+        return change(score, base)
+    return f"{points:+.2f}" if math.isfinite(points) else "-"
+
+
 def short_count(number: float) -> str:
     """Return a count in billions, millions or thousands; `-` stands for NaN."""
     for size, unit, start in ((1e9, "G", 1e9), (1e6, "M", 1e5), (1e3, "K", 1e3)):

@@ -23,12 +23,13 @@ def show_six_points(axes: Axes) -> None:
     axes.set_ylim(bottom - missing / 2, top + missing / 2)
 
 
-def style_panel(axes: Axes, heading: str) -> None:
-    """Write the heading of a panel, its values in percent, and draw its grid."""
-    from matplotlib.ticker import PercentFormatter
+def style_panel(axes: Axes, heading: str, *, in_percent: bool) -> None:
+    """Write the heading of a panel, its values in percent if they are shares, and draw its grid."""
+    axes.set_title(heading, loc="left", fontsize=10, color=INK, parse_math=False)
+    if in_percent:
+        from matplotlib.ticker import PercentFormatter
 
-    axes.set_title(heading, loc="left", fontsize=10, color=INK)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.grid(color="#E4E4E4", lw=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -44,5 +45,5 @@ def write_heading(figure: Figure, title: str, subtitle: str) -> None:
     heading = title if beside else f"{title}\n"
     figure.suptitle(heading, x=0.012, ha="left", fontsize=13, weight="bold", color=INK, parse_math=False)
     if subtitle:
-        x, y, align = (0.988, 0.985, "right") if beside else (0.012, 0.985 - 0.25 / height, "left")
+        x, y, align = (0.988, 1 - 0.09 / height, "right") if beside else (0.012, 1 - 0.34 / height, "left")
         figure.text(x, y, subtitle, ha=align, va="top", fontsize=10, color="#444444", parse_math=False)

@@ -1,28 +1,29 @@
 """What a model costs: parameters, non-zeros, multiply-accumulates, bytes and measured latency."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import nan
 from random import Random
 from statistics import median, quantiles
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_prune.arguments import instance, number
 from lightning_prune.errors import InputError
-from lightning_prune.graph import ExampleInput, as_arguments
+from lightning_prune.graph import ExampleInput
+from lightning_prune.reporting.mac_counting import checked_input, macs, undisturbed
 
-# Of two equal networks on two cores, with one thread: 1.02 to 1.2 when the machine had little else to do (1.3 for
-# passes of half a millisecond), and medians within 2 %; beside another busy process 1.1 to 3, and medians up to a fifth
-# apart. With as many threads as cores such a process made it 1.3 to 500.
+# Of two equal networks on two cores, with one thread each: 1.02 to 1.2 when the machine had little else to do, 1.3 when
+# a pass took half a millisecond, and medians within 2 %. Beside another busy process: 1.1 to 3, and medians up to a
+# fifth apart; with as many threads as cores, 1.3 to 500.
 _NOISY = 1.25
 """Upper over lower quartile of a latency beyond which its median says too little to be divided by another."""
+
+_LONGEST = 3
+"""How many times as long as asked for is measured while a latency is noisy."""
 
 _ROUNDS = 9
 """Forward passes of each model at least: of five, the quartiles are the second best and the second worst."""
@@ -34,7 +35,7 @@ class Profile:
 
     Attributes:
         parameters: Elements of all parameters, trainable or not, shared ones once.
-        nonzeros: Those of them that are not zero.
+        nonzeros: Those of them that are not zero; NaN of a network that nobody has trained.
         macs: Multiply-accumulates of convolutions and linear layers for one sample; NaN without an example batch.
         bytes: Size of parameters and buffers in memory.
         latency_ms: Median time of a forward pass over the example batch, in milliseconds; NaN without one.
@@ -45,7 +46,7 @@ class Profile:
     """
 
     parameters: int
-    nonzeros: int
+    nonzeros: float
     macs: float
     bytes: int
     latency_ms: float
@@ -57,7 +58,7 @@ class Profile:
     @property
     def noisy(self) -> bool:
         """Whether the quartiles of the latency lie so far apart that its median says little."""
-        return self.latency_high_ms > _NOISY * self.latency_low_ms
+        return _noisy(self.latency_low_ms, self.latency_high_ms)
 
 
 def profile(model: nn.Module, example_input: ExampleInput, *, latency_seconds: float = 0.5) -> Profile:
@@ -66,7 +67,8 @@ def profile(model: nn.Module, example_input: ExampleInput, *, latency_seconds: f
     Args:
         model: Any module; a LightningModule is measured by its `forward`.
         example_input: Arguments of `forward` on the model's device; the first axis of the first one is the batch.
-        latency_seconds: About how long to repeat the forward pass, in seconds; it runs at least nine times.
+        latency_seconds: About how long to repeat the forward pass, in seconds; up to three times as
+            long while the quartiles lie far apart, and for nine passes at least.
 
     Returns:
         The costs of the model as it is: weights that are zero count in everything but `nonzeros`.
@@ -76,7 +78,7 @@ def profile(model: nn.Module, example_input: ExampleInput, *, latency_seconds: f
     """
     instance("model", nn.Module, model)
     number("latency_seconds", latency_seconds, "[0, inf)")
-    inputs = _checked(example_input)
+    inputs = checked_input(example_input)
     try:
         return profile_all([model], inputs, latency_seconds=latency_seconds)[0]
     except (RuntimeError, TypeError) as error:
@@ -109,7 +111,7 @@ def profile_all(
     """
     if example_input is None:
         return [_profile(model, nan, (nan, nan, nan), 0) for model in models]
-    inputs = _checked(example_input)
+    inputs = checked_input(example_input)
     times = _times_ms(models, inputs, latency_seconds)
     return [
         _profile(model, macs(model, inputs), _quartiles(each), len(inputs[0]))
@@ -133,105 +135,13 @@ def _profile(model: nn.Module, macs: float, quartiles_ms: tuple[float, float, fl
     )
 
 
+def _noisy(low: float, high: float) -> bool:
+    return high > _NOISY * low
+
+
 def _quartiles(times: Sequence[float]) -> tuple[float, float, float]:
     low, middle, high = quantiles(times, n=4, method="inclusive")
     return low, middle, high
-
-
-def macs(model: nn.Module, example_input: ExampleInput) -> int:
-    """Count the multiply-accumulates of convolutions and linear layers for one sample, functional calls included.
-
-    Batched products of activations (attention), batch norm, pooling and biases do not count.
-
-    Args:
-        model: Any module; it stays as it was.
-        example_input: Arguments of `forward` on the model's device; the first axis of the first one is the batch.
-
-    Returns:
-        The count over the batch, divided by the batch size.
-
-    Raises:
-        InputError: If `example_input` is no batch of tensors.
-    """
-    inputs = _checked(example_input)
-    counter = _MacCounter()  # type: ignore[no-untyped-call]
-    with _undisturbed(model, inputs), _unfused_attention(), counter:
-        model(*inputs)
-    return counter.total // len(inputs[0])
-
-
-class _MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Add up the multiply-accumulates of the operators that run inside the context."""
-
-    total = 0
-
-    def __torch_dispatch__(
-        self, func: OpOverload, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        named = kwargs or {}
-        cost = _COSTS.get(func.overloadpacket)
-        if cost is None:
-            # In inference mode composite operators arrive whole: conv2d is one, and contains a convolution.
-            with self:
-                parts: Any = func.decompose(*args, **named)
-            return func(*args, **named) if parts is NotImplemented else parts
-        out: Tensor = func(*args, **named)
-        self.total += cost(out, *args)
-        return out
-
-
-def _linear_macs(out: Tensor, x: Tensor, weight: Tensor, *rest: object) -> int:
-    return out.numel() * weight.shape[-1]
-
-
-def _convolution_macs(out: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> int:
-    transposed = rest[4]
-    # Of a transposed convolution every *input* element meets one slice of the weight.
-    return (x if transposed else out).numel() * weight[0].numel()
-
-
-def _mm_macs(out: Tensor, left: Tensor, right: Tensor, *rest: object) -> int:
-    return out.numel() * len(right)
-
-
-def _addmm_macs(out: Tensor, bias: Tensor, left: Tensor, right: Tensor, *rest: object) -> int:
-    return out.numel() * len(right)
-
-
-_aten = torch.ops.aten
-_COSTS: dict[Any, Callable[..., int]] = {
-    _aten.linear: _linear_macs,
-    _aten.convolution: _convolution_macs,
-    _aten.mm: _mm_macs,
-    _aten.addmm: _addmm_macs,
-}
-
-
-@contextmanager
-def _unfused_attention() -> Iterator[None]:
-    """Switch off torch's fused attention kernels, which hide the linear layers they run."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-
-
-@contextmanager
-def _undisturbed(model: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[None]:
-    """Hold the model in evaluation mode without gradients, then restore every training flag and the random state."""
-    training = [(module, module.training) for module in model.modules()]
-    devices = {tensor.device for tensor in (*inputs, *model.parameters())}
-    with torch.inference_mode(), torch.random.fork_rng([d.index for d in devices if d.type != "cpu"]):
-        try:
-            # Not `eval()`: modules override it, to merge weights for example, and the flags alone would not undo that.
-            for module, _ in training:
-                module.training = False
-            yield
-        finally:
-            for module, flag in training:
-                module.training = flag
 
 
 def latencies_ms(models: Sequence[nn.Module], inputs: tuple[Tensor, ...], seconds: float) -> list[float]:
@@ -257,23 +167,20 @@ def _times_ms(models: Sequence[nn.Module], inputs: tuple[Tensor, ...], seconds: 
 
     with ExitStack() as stack:
         for model in models:
-            stack.enter_context(_undisturbed(model, inputs))
+            stack.enter_context(undisturbed(model, inputs))
         # The first pass allocates memory, picks kernels and compiles.
         for model in models:
             timed(model)
-        end = perf_counter() + seconds * len(models)
+        start = perf_counter()
         times: list[list[float]] = [[] for _ in models]
         # Its own, because the random state of whoever measures is not ours to move.
         generator, order = Random(0), list(range(len(models)))
-        while len(times[0]) < _ROUNDS or perf_counter() < end:
-            generator.shuffle(order)
-            for number in order:
-                times[number].append(timed(models[number]))
+        for length in range(1, _LONGEST + 1):
+            end = start + length * seconds * len(models)
+            while len(times[0]) < _ROUNDS or perf_counter() < end:
+                generator.shuffle(order)
+                for number in order:
+                    times[number].append(timed(models[number]))
+            if not any(_noisy(low, high) for low, _, high in map(_quartiles, times)):
+                break
     return times
-
-
-def _checked(example_input: ExampleInput) -> tuple[Tensor, ...]:
-    inputs = as_arguments(example_input)
-    if inputs[0].ndim == 0 or len(inputs[0]) == 0:
-        raise InputError(f"expected example_input with a batch axis of 1 or more, got shape {tuple(inputs[0].shape)}")
-    return inputs

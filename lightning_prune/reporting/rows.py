@@ -1,7 +1,8 @@
 """What is reported of the models of a run, a row for each."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +48,10 @@ class Metric:
     def words(self) -> str:
         """The metric alone in words."""
         return self.name.replace("_", " ")
+
+    def in_percent(self, scores: Iterable[float]) -> bool:
+        """Return whether scores are written in percent: shares, and not an accuracy of 99.2 that a module logs."""
+        return self.is_share and all(0 <= score <= 1 for score in scores if math.isfinite(score))
 
     def is_better(self, one: float, other: float) -> bool:
         """Return whether one value is better than another; not if either is NaN."""

@@ -90,6 +90,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def layers(self) -> Path:
+        """What is left of each layer."""
+        return self.path / "layers.csv"
+
+    @property
     def curves(self) -> Path:
         """The picture of what was logged."""
         return self.path / "curves.png"

@@ -2,16 +2,18 @@
 
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lightning_prune.errors import InputError
 from lightning_prune.options import near
+from lightning_prune.runs.annotations import hint_of_default, hints_of, mismatch
+from lightning_prune.runs.messages import first_line
 
 
 class BuildError(InputError):
@@ -24,8 +26,8 @@ class BuildError(InputError):
 
     def __init__(self, key: str, cause: BaseException) -> None:
         self.key, self.cause = key, cause
-        kind = "" if isinstance(cause, InputError) else f"{type(cause).__name__}: "
-        super().__init__(f"{key}: {kind}{' '.join(str(cause).split())}")
+        text = first_line(cause)
+        super().__init__(text if text.startswith(f"{key}") else f"{key}: {text}")
 
 
 def build(cfg: DictConfig, key: str, given: Mapping[str, Any] | None = None) -> Any:
@@ -84,25 +86,44 @@ def takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
 
 
 def check_arguments(options: DictConfig, key: str, given: Mapping[str, Any]) -> None:
-    """Refuse options that are no arguments of what they name, and say which are.
+    """Refuse options that are no arguments of what they name, say which are, and refuse to go without those it needs.
+
+    Args:
+        options: With a `_target_`; options within them are checked as well.
+        key: Of the options.
+        given: Further arguments.
 
     Raises:
         BuildError: If there are such.
     """
     target = target_of(options, key)
     parameters = parameters_of(target)
-    unknown = [str(name) for name in [*options, *given] if name not in parameters and not str(name).startswith("_")]
-    if takes_any(parameters) or not unknown:
-        return
+    is_whole = not (options.get("_partial_") or given.get("_partial_") or "_args_" in options)
+    needed = [name for name, one in parameters.items() if one.default is one.empty and one.kind in _NAMED]
+    said = {name for name in options if not OmegaConf.is_missing(options, name)} | set(given)
+    missing = [name for name in needed if name not in said]
     name = getattr(target, "__qualname__", options["_target_"])
-    known = [one for one in parameters if one not in given]
-    raise BuildError(
-        key,
-        InputError(
-            f"expected arguments of {name} ({', '.join(known) or 'which takes none'}), got {unknown[0]}"
-            f"{near(unknown[0], known)}"
-        ),
-    )
+    unknown = [str(name) for name in [*options, *given] if name not in parameters and not str(name).startswith("_")]
+    if unknown and not takes_any(parameters):
+        known = [one for one in parameters if one not in given and (is_whole or one not in missing)]
+        listed = f"arguments of {name}, {', '.join(known)}" if known else f"{name} to be given nothing more"
+        raise BuildError(key, InputError(f"expected {listed}, got {unknown[0]}{near(unknown[0], known)}"))
+    if missing and is_whole:
+        raise BuildError(
+            key, InputError(f"expected {', '.join(missing)} for {name}, got none; say {key}.{missing[0]}=VALUE")
+        )
+    for argument in [name for name in map(str, options) if name in said and name in parameters]:
+        default, value = parameters[argument].default, options[argument]
+        expected = mismatch(hints_of(target).get(argument, hint_of_default(default)), value)
+        if expected is not None and value != default:
+            raise BuildError(f"{key}.{argument}", InputError(f"expected {expected}, got {value}"))
+    for inner in map(str, options):
+        part = None if OmegaConf.is_missing(options, inner) else options[inner]
+        if isinstance(part, DictConfig) and "_target_" in part:
+            check_arguments(part, f"{key}.{inner}", {})
+
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def _failing_key(options: DictConfig | ListConfig, key: str) -> str:
@@ -128,33 +149,3 @@ def build_data(cfg: DictConfig) -> LightningDataModule:
     if not isinstance(data, LightningDataModule):
         raise BuildError("data", InputError(f"expected a LightningDataModule, got {type(data).__name__}"))
     return data
-
-
-def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], plugins: Sequence[Any], logger: Any) -> Trainer:
-    """Build the Trainer of a run, with what it has of its own beside what its configuration says.
-
-    Args:
-        cfg: The configuration of a stage.
-        callbacks: Beside those below `trainer.callbacks`.
-        plugins: Beside those below `trainer.plugins`.
-        logger: What logs.
-
-    Raises:
-        BuildError: If that fails.
-    """
-    make = build(cfg, "trainer", {"_partial_": True})
-    own = {name: list(make.keywords.pop(name, None) or []) for name in ("callbacks", "plugins")}
-    if make.keywords.pop("logger", None) is not None:
-        raise BuildError("trainer.logger", InputError("expected loggers by logger=NAME, or logger=none, got them here"))
-    try:
-        trainer: Trainer = make(
-            callbacks=[*own["callbacks"], *callbacks], plugins=[*own["plugins"], *plugins], logger=logger
-        )
-    except Exception as error:
-        raise BuildError("trainer", error) from error
-    return trainer
-
-
-def build_callbacks(cfg: DictConfig) -> list[Callback]:
-    """Build the callbacks that were chosen beside the strategies."""
-    return [build(cfg, f"callbacks.{name}") for name in cfg.callbacks]

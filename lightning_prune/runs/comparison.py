@@ -19,12 +19,15 @@ from lightning_prune.graph import suspended
 from lightning_prune.reporting import (
     EndTable,
     Json,
+    LayerTable,
     Metric,
     Row,
     RunFolder,
     in_words,
+    layer_counts,
     plot_curves,
     profile_all,
+    write_layers,
     write_summary,
 )
 from lightning_prune.runs.evaluation import Evaluation, evaluate
@@ -34,11 +37,12 @@ from lightning_prune.training import OrderedCallback
 
 @dataclass(frozen=True, eq=False)
 class _Compared:
-    """A model, how good it is, and the size of its file if it is one that was opened again."""
+    """A model, how good it is, the size of its file if it was opened again, and whether anybody has trained it."""
 
     model: LightningModule
     found: Evaluation
     file_bytes: int | None = None
+    trained: bool = True
 
 
 class Comparison:
@@ -68,8 +72,8 @@ class Comparison:
             self._log({name: self._compared[name].found for name in models}, trainer.loggers, trainer.global_step)
 
     def add_untested(self, name: str, model: LightningModule) -> None:
-        """Take a model along of which nothing but its costs is told."""
-        self._compared[name] = _Compared(model, Evaluation(math.nan, {}, None))
+        """Take a model along that nobody has trained, so that nothing but its costs is told."""
+        self._compared[name] = _Compared(model, Evaluation(math.nan, {}, None), trained=False)
 
     def add_file(self, name: str, file: Path, compute: Callable[[Tensor], Tensor]) -> None:
         """Test what was opened of the last model's file, which takes tensors of any shape, in that model's place.
@@ -97,6 +101,8 @@ class Comparison:
                 of_network = profiles[number - 1]
                 latency = {key: value for key, value in vars(profiles[number]).items() if key.startswith("latency_")}
                 profiles[number] = replace(of_network, bytes=one.file_bytes, **latency)
+            if not one.trained:
+                profiles[number] = replace(profiles[number], nonzeros=math.nan)
         return [
             Row(name, one.found.score, profile, self._examples(one.found))
             for (name, one), profile in zip(entries, profiles, strict=True)
@@ -105,7 +111,7 @@ class Comparison:
     def report(
         self, folder: RunFolder, rows: Sequence[Row], strategy: Mapping[str, Callback], extra: Mapping[str, Json]
     ) -> None:
-        """Write `summary.json` and `curves.png` into a run's folder, and print the table of its models.
+        """Write `summary.json`, `layers.csv` and `curves.png` into a run's folder, and print the tables of its models.
 
         Args:
             folder: With the logged curves of the training that pruned.
@@ -124,8 +130,17 @@ class Comparison:
             epochs = [pruner.final_epoch for pruner in strategy.values() if isinstance(pruner, Pruner)]
             final = max((epoch for epoch in epochs if epoch is not None), default=None)
             plot_curves(folder.path, rows, self.metric, hard_from_epoch=final)
-        print_report(folder, rows, self.metric, reports)
+        print_report(folder, rows, self.metric, reports, self._layers(folder))
         self._say_unlogged()
+
+    def _layers(self, folder: RunFolder) -> LayerTable | None:
+        """Write what is left of each layer, and return it as a table, of a run that has pruned."""
+        if "masked" not in self._compared:
+            return None
+        slim = self._compared["slim"].model if "slim" in self._compared else None
+        layers = layer_counts(self._compared["masked"].model, slim, self._example)
+        write_layers(folder.layers, layers)
+        return LayerTable(layers)
 
     def _say_unlogged(self) -> None:
         """Say what could be asked for, where the metric that was asked for is nowhere."""
@@ -154,18 +169,25 @@ ENDS = ("masked", "quantized", "trained")
 
 
 def print_report(
-    folder: RunFolder, rows: Sequence[Row], metric: Metric, reports: Mapping[str, Mapping[str, Json]]
+    folder: RunFolder,
+    rows: Sequence[Row],
+    metric: Metric,
+    reports: Mapping[str, Mapping[str, Json]],
+    layers: LayerTable | None = None,
 ) -> None:
-    """Print the table of a run, what its strategies tell, and which files it has left.
+    """Print the tables of a run, what its strategies tell, and which files it has left.
 
     Args:
         folder: The run's.
         rows: Its models.
         metric: By which they are judged.
         reports: By strategy.
+        layers: What is left of each layer, if that is told.
     """
     console = Console()
     console.print(EndTable(rows, metric))
+    if layers is not None:
+        console.print("", layers)
     files = sorted(path.name for path in folder.path.iterdir() if not path.name.startswith("."))
     lines = [f"{name}: {in_words(text)}" for name, text in reports.items()]
     for line in [*lines, f"In {os.path.relpath(folder.path)}: {', '.join(files)}"]:

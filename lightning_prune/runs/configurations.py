@@ -4,7 +4,7 @@ import os
 import pkgutil
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_prune.errors import InputError
-from lightning_prune.options import is_of_teacher, refuse_strays, refuse_unread
+from lightning_prune.options import is_of_teacher, refuse_strays, refuse_unknown, refuse_unread
 from lightning_prune.reporting import RunFolder
+from lightning_prune.runs.lengthening import LENGTHS, is_lengthened, lengthened
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when keys get other names or `_target_` leads to other places: runs of another layout are not resumed."""
 
 
@@ -38,32 +39,52 @@ def job_configuration(cfg: DictConfig) -> DictConfig:
     folder = RunFolder(Path(hydra.runtime.output_dir))
     if cfg.resume:
         others = [override for override in hydra.overrides.task if not override.startswith("resume=")]
-        if others:
-            raise InputError(
-                f"expected nothing beside resume={cfg.resume}, got {' '.join(others)}; a run is resumed as it was"
-            )
-        resumed, keys, cfg = cfg.resume, set(cfg), read_configuration(folder)
-        refuse_other_layout(cfg, resumed)
-        if keys - set(cfg):
-            missing = ", ".join(sorted(map(str, keys - set(cfg))))
-            raise InputError(f"expected the configuration of a whole run, got {folder.config} without {missing}")
-    elif os.environ.get("LOCAL_RANK", "0") != "0":
+        return _resumed(cfg, others, folder)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
         return read_configuration(folder)  # another process of a run that the first has begun
-    elif folder.config.exists():
+    if folder.config.exists():
         raise InputError(
             f"expected a new folder for a new run, got {os.path.relpath(folder.path)}, which holds one; go on with it "
             "by resume=FOLDER, or choose another"
         )
-    else:
-        cfg.overrides = list(hydra.overrides.task)
-        refuse_strays(cfg.strategy)
-        refuse_unread(OmegaConf.to_container(cfg, resolve=False), cfg.overrides)  # type: ignore[arg-type]
-        cfg.layout = LAYOUT
-        cfg.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-        cfg.sweep = Path(hydra.sweep.dir).as_posix() if hydra.mode == RunMode.MULTIRUN else None
-        make_paths_absolute(cfg)
-        take_models_of_runs(cfg)
+    cfg.overrides = [word.lstrip("+") for word in hydra.overrides.task]
+    for group in ("strategy", "callbacks", "logger"):
+        refuse_strays(group, cfg[group])
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    refuse_unknown(config, hydra.overrides.task)
+    refuse_unread(config, cfg.overrides)
+    cfg.layout = LAYOUT
+    cfg.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    cfg.sweep = Path(hydra.sweep.dir).as_posix() if hydra.mode == RunMode.MULTIRUN else None
+    make_paths_absolute(cfg)
+    take_models_of_runs(cfg)
     cfg.run_folder = str(folder.path)
+    OmegaConf.save(cfg, folder.config)
+    return cfg
+
+
+def _resumed(composed: DictConfig, typed: Sequence[str], folder: RunFolder) -> DictConfig:
+    """Return the configuration of the run to go on with, of a longer one if that was typed.
+
+    That of a longer one is not written yet: it may be refused.
+
+    Raises:
+        InputError: If it cannot go on, or more was typed.
+    """
+    if typed and not is_lengthened(typed):
+        words = " ".join(word.lstrip("+") for word in typed)
+        raise InputError(
+            f"expected nothing beside resume={composed.resume}, got {words}; a run is resumed as it was, or longer: "
+            f"{', '.join(LENGTHS)}, and beside one of these optimizer.lr and lr_scheduler"
+        )
+    cfg = read_configuration(folder)
+    refuse_other_layout(cfg, composed.resume)
+    if set(composed) - set(cfg):
+        missing = ", ".join(sorted(map(str, set(composed) - set(cfg))))
+        raise InputError(f"expected the configuration of a whole run, got {folder.config} without {missing}")
+    cfg.run_folder = str(folder.path)
+    if typed:
+        return lengthened(cfg, composed, typed, folder)
     OmegaConf.save(cfg, folder.config)
     return cfg
 

@@ -15,8 +15,8 @@ from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
 from lightning_prune.reporting import Metric
-from lightning_prune.runs.building import build_trainer
 from lightning_prune.runs.monitoring import logged_names
+from lightning_prune.runs.trainers import build_trainer
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ def save_momentum(folder: RunFolder, module: LightningModule, kept: Mapping[str,
     """Write the momentum of a run's best checkpoint, whose weights its slim model has, cut to that model.
 
     Args:
-        folder: With that checkpoint.
+        folder: With that checkpoint, which a run of a few batches to try things does not have.
         module: The masked model.
         kept: The positions left, `(kept,)`, along the dimensions of its tensors that have lost some; see `Slimmed`.
 

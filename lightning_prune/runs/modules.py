@@ -53,7 +53,7 @@ def build_module(cfg: DictConfig, data: LightningDataModule, *, model: str = "mo
     Raises:
         BuildError: If that fails, or it is no LightningModule.
     """
-    seed_everything(cfg.seed, workers=True, verbose=False)
+    seed_everything(cfg.get("seed", 0), workers=True, verbose=False)
     given = _filled(_parameters(cfg), cfg.module, facts(data) | _parts(cfg, data, model))
     module = build(cfg, "module", given)
     if not isinstance(module, LightningModule):
@@ -132,7 +132,9 @@ def _parameters(cfg: DictConfig) -> Mapping[str, Any]:
 
 def _parts(cfg: DictConfig, data: LightningDataModule, model: str) -> dict[str, Any]:
     """Return the parts that the module takes, built."""
-    wanted = [role for role in PARTS if _name(role, _parameters(cfg), cfg.module) is not None]
+    parameters = _parameters(cfg)
+    # Runs of an older version may lack what is needed for training alone.
+    wanted = [role for role, key in PARTS.items() if key in cfg and _name(role, parameters, cfg.module) is not None]
     build_part: dict[str, Callable[[], Any]] = {
         "optimizer": lambda: build(cfg, "optimizer"),
         "lr_scheduler": lambda: build(cfg, "lr_scheduler"),

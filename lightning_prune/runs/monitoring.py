@@ -1,6 +1,7 @@
 """The metric of a run: what a module logs by which checkpoints are chosen and models compared."""
 
-import re
+from collections.abc import Mapping
+from typing import Literal
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -8,14 +9,11 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 
 from lightning_prune.errors import InputError
-from lightning_prune.options import near
+from lightning_prune.options import SPLIT, metric_name, mode_of, near
 from lightning_prune.reporting import Metric
 
-_SPLIT = re.compile(r"(?:(?<=^)|(?<=[/_.-]))(?:validation|valid|val|eval|test)(?=[/_.-]|$)")
-_LESS = re.compile(r"(?:loss|error|perplexity|mae|mse|rmse|wer|cer)$")
 
-
-def metric_of(monitor: str | None, mode: str | None, *, tested: bool) -> Metric:
+def metric_of(monitor: str | None, mode: Literal["max", "min"] | None, *, tested: bool) -> Metric:
     """Return the metric that a monitor is of.
 
     Args:
@@ -33,9 +31,7 @@ def metric_of(monitor: str | None, mode: str | None, *, tested: bool) -> Metric:
         raise InputError(f"expected monitor to be what the module logs, such as val/accuracy, got {monitor}")
     if mode not in (None, "max", "min"):
         raise InputError(f"expected mode to be max, min, or null for what the name of the metric tells, got {mode}")
-    name = _SPLIT.sub("", monitor or "metric").strip("/_.-") or (monitor or "metric")
-    of_less = mode == "min" or (mode is None and _LESS.search(name.lower()) is not None)
-    return Metric(name, "min" if of_less else "max", "test" if tested else "val")
+    return Metric(metric_name(monitor or "metric"), mode_of(monitor, mode), "test" if tested else "val")
 
 
 def run_metric(cfg: DictConfig, module: LightningModule, data: LightningDataModule) -> Metric:
@@ -54,25 +50,26 @@ def logged_names(monitor: str, metric: Metric) -> list[str]:
     >>> logged_names("val/map", Metric("map", "max"))
     ['test/map', 'val/map', 'map']
     """
-    names = [_SPLIT.sub("test", monitor), monitor, metric.name] if metric.split == "test" else [monitor]
+    names = [SPLIT.sub("test", monitor), monitor, metric.name] if metric.split == "test" else [monitor]
     return list(dict.fromkeys(names))
 
 
 class MonitorCheck(Callback):
-    """Stop a run whose module does not log what chooses its checkpoints, at the end of its first validation.
+    """Stop a run whose module does not log what something waits for, at the end of its first validation.
 
     Args:
-        monitor: The name of the metric.
+        monitors: Names of metrics, by the key of the configuration where each is told.
     """
 
-    def __init__(self, monitor: str) -> None:
-        self.monitor = monitor
+    def __init__(self, monitors: Mapping[str, str]) -> None:
+        self.monitors = dict(monitors)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a name that was not logged."""
         logged = [str(name) for name in trainer.callback_metrics]
-        if self.monitor not in logged:
-            raise InputError(
-                f"expected monitor to be what {type(pl_module).__name__} logs in validation, one of "
-                f"{', '.join(sorted(logged)) or 'nothing so far'}, got {self.monitor}{near(self.monitor, logged)}"
-            )
+        for key, monitor in self.monitors.items():
+            if monitor not in logged:
+                raise InputError(
+                    f"expected {key} to be what {type(pl_module).__name__} logs in validation, one of "
+                    f"{', '.join(sorted(logged)) or 'nothing so far'}, got {monitor}{near(monitor, logged)}"
+                )

@@ -24,11 +24,12 @@ from lightning_prune.runs.end_models import end_models
 from lightning_prune.runs.example_inputs import Inputs, example_inputs
 from lightning_prune.runs.exporting import chosen_format, export_last_model
 from lightning_prune.runs.finetuning import affordable_epochs, save_momentum, start_finetuning
+from lightning_prune.runs.lengthening import begin_lengthened
 from lightning_prune.runs.messages import first_line, one_line, say
 from lightning_prune.runs.modules import build_module, build_options, build_strategy, build_teacher, network_of
 from lightning_prune.runs.monitoring import run_metric
 from lightning_prune.runs.run_checks import check_options, check_stages, check_strategy
-from lightning_prune.runs.stages import VERSION, finetuning_stage, set_epochs
+from lightning_prune.runs.stages import VERSION, finetuning_stage, main_stage, set_epochs
 from lightning_prune.runs.trained_once import baseline_kind, baseline_weights, load_teacher, teacher_weights
 from lightning_prune.runs.training import trained
 from lightning_prune.slimming import save_slim
@@ -87,6 +88,7 @@ def run_stages(cfg: DictConfig) -> None:
     """Run each stage from its last checkpoint on, then compare the models that they end with."""
     with one_line():
         parts = checked_run_parts(cfg)
+    begin_lengthened(cfg)
     comparison = Comparison(cfg, parts.data, parts.metric, parts.example)
     is_first = train_main_stage(cfg, parts, comparison)
     if parts.finetuning is not None:
@@ -123,10 +125,11 @@ def train_main_stage(cfg: DictConfig, parts: RunParts, comparison: Comparison) -
     weights = teacher_weights(cfg, parts.data) if parts.teacher is not None else None
     with one_line():
         load_teacher(parts.teacher, weights, parts.data)
-        module = parts.module(cfg)
+        own = main_stage(cfg)
+        module = parts.module(own)
         if cfg.weights:
             load_weights(network_of(module), cfg.weights)
-    with trained(cfg, module, parts.data, parts.callbacks.values()) as trainer:
+    with trained(own, module, parts.data, parts.callbacks.values()) as trainer:
         # Once more, since what a teacher knows of the batches it has seen may have changed.
         load_teacher(parts.teacher, weights, parts.data)
         baseline = baseline_weights(cfg, parts.data, parts.baseline)
@@ -171,7 +174,7 @@ def save_end_models(cfg: DictConfig, module: LightningModule, parts: RunParts) -
         save_slim(module, folder.quantized, build=build_options(cfg, parts.data))
     if needs_dense(cfg):
         torch.save(ends.dense, folder.dense)
-    if needs_momentum(cfg):
+    if needs_momentum(cfg) and folder.saved_checkpoint is not None:
         save_momentum(folder, module, ends.kept)
     return ends.models
 
@@ -184,7 +187,9 @@ def finetune(cfg: DictConfig, own: DictConfig, parts: RunParts, comparison: Comp
         if scratch == "compute" and parts.example is not None:
             options = cfg.finetune
             set_epochs(own, affordable_epochs(build_dense, folder, parts.example, options.epochs, options.longest))
-        module, held = start_finetuning(build_dense, folder, scratch=scratch is not None, momentum=needs_momentum(cfg))
+        module, held = start_finetuning(
+            build_dense, folder, scratch=scratch is not None, momentum=folder.momentum.is_file()
+        )
     name, weights = NAMES[scratch], " from random weights" if scratch else ""
     say(f"{name[0].upper()}{name[1:]}: the slim model, {own.trainer.max_epochs} epochs{weights}")
     with trained(own, module, data, [*parts.finetuning_callbacks.values(), *held]) as trainer:
@@ -215,6 +220,7 @@ def summary_of_options(cfg: DictConfig) -> dict[str, Any]:
         "sparsity": cfg.sparsity,
         "seed": cfg.seed,
         "overrides": list(cfg.overrides),
+        "tags": list(cfg.tags),
         "run_id": cfg.run_id,
         "checkpoint": os.path.relpath(folder.saved_checkpoint or folder.path, folder.path),
         "versions": {"lightning_prune": VERSION, "torch": torch.__version__},

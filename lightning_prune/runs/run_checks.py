@@ -4,12 +4,13 @@ from collections.abc import Callable, Collection
 
 import torch
 from lightning.pytorch import Callback, LightningModule, seed_everything
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from omegaconf import DictConfig
 
 from lightning_prune.callbacks import KnowledgeDistillation, Pruner
 from lightning_prune.errors import InputError
 from lightning_prune.options import Config, keeps_dense, needs_dense, needs_momentum, needs_teacher
-from lightning_prune.runs.building import build
+from lightning_prune.runs.building import build, check_arguments
 from lightning_prune.runs.modules import refuse_unread_parts
 from lightning_prune.slimming import check_optimizer_state
 from lightning_prune.training import check_together
@@ -25,6 +26,7 @@ CHOICES = {
 def check_options(cfg: DictConfig) -> None:
     """Refuse what can be refused before data is read or anything trained, and set what holds for all stages."""
     check_numbers(cfg)
+    check_trainer(cfg)
     refuse_unread_parts(cfg)
     if cfg.finetune:
         check_finetuning(cfg)
@@ -38,20 +40,59 @@ def check_options(cfg: DictConfig) -> None:
             build(cfg, f"strategy.{name}")
 
 
-def check_numbers(config: Config) -> None:
-    """Refuse what has to be a whole number of at least 1 and is not.
+def check_trainer(cfg: DictConfig) -> None:
+    """Refuse settings of the Trainer that there are not, that this machine cannot, or that leave no results.
 
     Raises:
-        InputError: If there is such.
+        InputError: If there are such.
     """
-    numbers = {"latency_batch_size": config["latency_batch_size"]}
+    check_arguments(cfg.trainer, "trainer", {})
+    kind = cfg.trainer.get("accelerator")
+    if kind in DEVICES and not DEVICES[kind]():
+        raise InputError(
+            f"expected a machine with what trainer.accelerator={kind} asks for, got one on which torch "
+            f"{torch.__version__} finds none; trainer=cpu, or accelerator=auto for what is there"
+        )
+    if cfg.trainer.get("enable_checkpointing") is False:
+        raise InputError(
+            "expected trainer.enable_checkpointing=true, since a run ends with its best checkpoint, got false; "
+            "trainer.fast_dev_run=true writes none"
+        )
+    if cfg.trainer.get("barebones"):
+        raise InputError("expected trainer.barebones=false, got true, which switches off all callbacks; logger=none")
+
+
+DEVICES: dict[str, Callable[[], bool]] = {
+    "gpu": lambda: CUDAAccelerator.is_available() or MPSAccelerator.is_available(),
+    "cuda": CUDAAccelerator.is_available,
+    "mps": MPSAccelerator.is_available,
+}
+"""Whether a machine has what an accelerator needs, by the name of that."""
+
+
+def check_numbers(config: Config) -> None:
+    """Refuse numbers of the run itself that are none, or too small.
+
+    Raises:
+        InputError: If there are such.
+    """
+    least = {"latency_batch_size": 1, "round_to": 1, "min_width": 1, "seed": 0}
+    numbers = {key: config[key] for key in least}
+    optional = {key: config[key] for key in ("threads", "checkpoint_every_n_steps") if config[key] is not None}
+    of_trainer = ("max_epochs", "accumulate_grad_batches")
+    numbers |= optional | {f"trainer.{key}": config["trainer"].get(key, 1) for key in of_trainer}
     if needs_teacher(config) and not config["teacher"]["checkpoint"]:
         numbers["teacher.epochs"] = config["teacher"]["epochs"]
     if config["finetune"]:
         numbers["finetune.epochs"] = config["finetune"]["epochs"]
+    if numbers["trainer.max_epochs"] == -1:
+        del numbers["trainer.max_epochs"]  # of a run whose length max_steps or max_time tells
     for key, number in numbers.items():
-        if not isinstance(number, int) or number < 1:
-            raise InputError(f"expected {key} to be a whole number of at least 1, got {number}")
+        if type(number) is not int or number < least.get(key, 1):
+            null = "null or " if key in optional else ""
+            raise InputError(f"expected {key} to be {null}a whole number of at least {least.get(key, 1)}, got {number}")
+    if config["seed"] >= 2**32:
+        raise InputError(f"expected seed to be below {2**32}, got {config['seed']}")
 
 
 def check_finetuning(config: Config) -> None:

@@ -11,9 +11,10 @@ from torch import nn
 
 from lightning_prune.arguments import one_of
 from lightning_prune.graph import ExampleInput, as_arguments, stored_tensors, suspended
-from lightning_prune.slimming.channels.coupling import follow_channels
+from lightning_prune.slimming.channels.coupling import Coupling, follow_channels
 from lightning_prune.slimming.channels.groups import Group, Member, Residual
-from lightning_prune.slimming.channels.removal import removable
+from lightning_prune.slimming.channels.removal import removable, removal_of_units
+from lightning_prune.slimming.channels.sizes import model_size
 from lightning_prune.slimming.proof import reference_outputs
 from lightning_prune.slimming.traced_model import TracedModel
 from lightning_prune.slimming.trials import remove_what_works
@@ -21,13 +22,18 @@ from lightning_prune.slimming.trials import remove_what_works
 
 @dataclass(frozen=True, eq=False)
 class PrunableGroups(Sequence[Group]):
-    """The groups of a model, in the order of its layers; `print` shows them as text."""
+    """The groups of a model, in the order of its layers; `print` sums them up, then shows them as text."""
 
     groups: tuple[Group, ...]
     fixed: dict[str, list[tuple[str, int]]]
     """Why the other channels stay: by reason, which names the operation, the layers and their numbers of channels."""
-    shapes: dict[str, torch.Size]
-    """The shapes of the model's stored tensors by name."""
+    coupling: Coupling
+    """The channels of the model."""
+
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """The shapes of the model's stored tensors by name."""
+        return self.coupling.shapes
 
     @overload
     def __getitem__(self, index: int) -> Group: ...
@@ -44,8 +50,28 @@ class PrunableGroups(Sequence[Group]):
         return len(self.groups)
 
     def __str__(self) -> str:
-        """Return one block of lines a group, with a line a member, then what stays and why."""
-        return "\n".join(self._lines())
+        """Return how much can go, then one block of lines a group, with a line a member, then what stays and why."""
+        return "\n".join([*self._summary(), "", *self._lines()])
+
+    def _summary(self) -> Iterator[str]:
+        facts = self.coupling.facts
+        whole = sum(slot.size for slot in self.coupling.writers) + sum(count for _, count, _ in facts.unfollowed)
+        going = sum(member.index.numel() for group in self.groups for member in group.filters)
+        yield f"{going:,} of {whole:,} channels can go, those of each layer counted by themselves"
+        if self.groups:
+            units = [torch.arange(group.size) for group in self.groups]
+            removal = removal_of_units(self.coupling, self.groups, [numbers > 0 for numbers in units])
+            dense, left = model_size(self.coupling), model_size(self.coupling, removal)
+            parameters, macs = 100 * left.parameters / dense.parameters, 100 * left.macs / max(1, dense.macs)
+            yield (
+                f"{len(self)} groups, {sum(map(len, units)):,} units; with one unit of each group left, "
+                f"{parameters:.1f} % of the parameters and {macs:.1f} % of the MACs remain"
+            )
+        stay = {reason: sum(count for _, count in layers) for reason, layers in self.fixed.items()}
+        for reason, count in stay.items():
+            yield f"{count:,} stay, because they {reason}"
+        if (others := whole - going - sum(stay.values())) > 0:
+            yield f"{others:,} stay, because they are in none of the groups that were asked for"
 
     def _lines(self) -> Iterator[str]:
         for number, group in enumerate(self.groups):
@@ -91,7 +117,7 @@ def prunable_groups_of(traced: TracedModel, residual: Residual = "coupled") -> P
     model, coupling = traced.model, traced.coupling
     everything = coupling.groups(residual)
     if residual == "independent":
-        return PrunableGroups(tuple(everything), coupling.fixed(), coupling.shapes)
+        return PrunableGroups(tuple(everything), coupling.fixed(), coupling)
     groups = [group for group in everything if group.size > 1]
     with suspended(), _first_units_at_zero(model, groups):
         # Once more, because what is zero behind a masked unit is known when it is masked, and not before.
@@ -112,7 +138,7 @@ def prunable_groups_of(traced: TracedModel, residual: Residual = "coupled") -> P
             found.append(group)
         for reason in reasons:
             fixed[reason] += [(layer, group.size) for layer in group.layers]
-    return PrunableGroups(tuple(found), dict(fixed), coupling.shapes)
+    return PrunableGroups(tuple(found), dict(fixed), coupling)
 
 
 @contextmanager

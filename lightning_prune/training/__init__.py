@@ -12,7 +12,7 @@ from lightning_prune.training.process_agreement import average_gradients, check_
 from lightning_prune.training.random_state import random_state, set_random_state
 from lightning_prune.training.rewinding import Rewind, rewind, snapshot
 from lightning_prune.training.sharded_strategies import refuse_sharding
-from lightning_prune.training.timeline import Moment, Timeline, check_moment, in_steps, total_epochs
+from lightning_prune.training.timeline import Moment, PlannedLength, Timeline, check_moment, in_steps, total_epochs
 from lightning_prune.training.undisturbed import undisturbed
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "LossTerm",
     "Moment",
     "OrderedCallback",
+    "PlannedLength",
     "Rewind",
     "Term",
     "Timeline",

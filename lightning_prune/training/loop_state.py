@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.fabric.utilities.types import _Stateful
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
@@ -46,6 +47,13 @@ def internals() -> Iterator[None]:
             f"This version of Lightning keeps its running values elsewhere ({error}): a run resumed in mid-epoch will"
             " not end with the same bits."
         )
+
+
+def planned_epochs(trainer: Trainer) -> int | None:
+    """Return how many epochs were asked for; averaging weights adds one to them, in which no step is made."""
+    averaging = (one for one in trainer.callbacks if isinstance(one, StochasticWeightAveraging))  # type: ignore[attr-defined]
+    epochs: int | None = next((one._max_epochs for one in averaging), trainer.max_epochs)
+    return epochs
 
 
 def forget_loaders(trainer: Trainer) -> None:

@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from lightning_prune.arguments import shown
 from lightning_prune.errors import InputError
+from lightning_prune.training.loop_state import planned_epochs
 
 Moment = int | float
 """A number of optimizer steps if it is whole, a fraction of the run, in [0, 1], if it has a decimal point."""
@@ -49,6 +50,20 @@ class Timeline:
         return 1.0 if step >= self.end else max(0.0, (step - self.begin) / (self.end - self.begin))
 
 
+class PlannedLength(Callback):
+    """Let fractions of the run mean those of a shorter run: of one that is resumed to be trained longer than planned.
+
+    What was chosen then, or was about to be, keeps its moment.
+
+    Args:
+        max_epochs: Of that run, as its Trainer was given it; -1 for no limit.
+        max_steps: The same in optimizer steps.
+    """
+
+    def __init__(self, max_epochs: int | None, max_steps: int = -1) -> None:
+        self.max_epochs, self.max_steps = max_epochs, max_steps
+
+
 def in_steps(moment: Moment, trainer: Trainer, name: str) -> int:
     """Return a moment of a fit in optimizer steps; a fraction greater than 0 is at least one step.
 
@@ -60,7 +75,7 @@ def in_steps(moment: Moment, trainer: Trainer, name: str) -> int:
     Raises:
         InputError: If a fraction is given of a run that has no end, or the moment lies behind the end.
     """
-    total = float(trainer.estimated_stepping_batches) * max(1, len(trainer.optimizers))
+    total = _total_steps(trainer) * max(1, len(trainer.optimizers))
     if isinstance(moment, float):
         if math.isinf(total):
             raise InputError(
@@ -105,10 +120,35 @@ def total_epochs(trainer: Trainer) -> int | None:
     Args:
         trainer: Of the fit, whose loaders are there.
     """
-    limits = [trainer.max_epochs] if trainer.max_epochs not in (None, -1) else []
-    if trainer.max_steps not in (None, -1):
-        batches = trainer.num_training_batches
-        if math.isfinite(batches):
-            steps = math.ceil(batches / trainer.accumulate_grad_batches)
-            limits.append(math.ceil(trainer.max_steps / max(1, steps)))
+    epochs, max_steps = _limits(trainer)
+    limits = [] if epochs is None else [epochs]
+    steps = _steps_an_epoch(trainer)
+    if max_steps is not None and math.isfinite(steps):
+        limits.append(math.ceil(max_steps / max(1, steps)))
     return min(limits) if limits else None
+
+
+def _total_steps(trainer: Trainer) -> float:
+    """Return how many steps each optimizer makes in a fit at most."""
+    epochs, max_steps = _limits(trainer)
+    if (epochs, max_steps) == (_limit(trainer.max_epochs), _limit(trainer.max_steps)):
+        return float(trainer.estimated_stepping_batches)
+    limits = [math.inf] if epochs is None else [_steps_an_epoch(trainer) * max(1, epochs)]
+    return min([*limits, *([] if max_steps is None else [max_steps])])
+
+
+def _steps_an_epoch(trainer: Trainer) -> float:
+    batches = trainer.num_training_batches / trainer.accumulate_grad_batches
+    return math.ceil(batches) if math.isfinite(batches) else math.inf
+
+
+def _limits(trainer: Trainer) -> tuple[int | None, int | None]:
+    """Return after how many epochs and optimizer steps a fit ends, None each for no limit."""
+    planned = next((one for one in trainer.callbacks if isinstance(one, PlannedLength)), None)  # type: ignore[attr-defined]
+    if planned is not None:
+        return _limit(planned.max_epochs), _limit(planned.max_steps)
+    return _limit(planned_epochs(trainer)), _limit(trainer.max_steps)
+
+
+def _limit(number: int | None) -> int | None:
+    return None if number == -1 else number

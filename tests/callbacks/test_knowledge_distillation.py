@@ -177,7 +177,7 @@ def test_an_optimizer_that_evaluates_a_step_several_times_is_taught_each_time() 
         def closure(x: Tensor = x, y: Tensor = y) -> Any:
             optimizer.zero_grad()
             logits = reference(x)
-            loss = 0.1 * F.cross_entropy(logits, y) + 0.9 * Hinton()(logits, teacher(x).detach())
+            loss = F.cross_entropy(logits, y) + Hinton()(logits, teacher(x).detach())
             loss.backward()
             return loss
 

@@ -100,7 +100,6 @@ def test_the_order_in_the_list_does_not_matter() -> None:
     [
         ({"weight": -1}, "expected weight in [0, inf), got -1"),
         ({"task_weight": float("nan")}, "expected task_weight in [0, inf), got nan"),
-        ({"weight": 2}, "expected weight in [0, 1] where task_weight is not given, got 2; give task_weight"),
         (
             {"loss": "hinton"},
             "expected loss to be a function of (student, teacher, labels) such as Hinton(), got 'hinton'; write: from "

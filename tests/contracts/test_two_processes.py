@@ -45,6 +45,7 @@ def train_on_request(rank: int, port: int, requests: Connection) -> None:
     """Train as one of two processes whatever is asked for, and answer with what went wrong."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    warnings.filterwarnings("error", message=".*'(train|val|test)/.*sync_dist")
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     os.environ |= {name: str(value) for name, value in (address | ranks).items()} | {"TORCHELASTIC_RUN_ID": "tests"}

@@ -1,6 +1,5 @@
 """What a Trainer is served: the same batches after a stop, and every image once in evaluation."""
 
-import hashlib
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from made_images import module_of
-from torch import Tensor, nn
+from recorder import Recorder
+from torch import Tensor
 
 from lightning_prune.data.batches import Batch, draw_epoch
 from lightning_prune.data.in_memory import InMemoryImages
@@ -17,37 +17,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),  # Lightning 2.6.6 itself, on torch 2.13
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
 ]
-
-
-class Recorder(LightningModule):
-    """A linear classifier that remembers a checksum of every batch it is given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Linear(108, 4)
-        nn.init.zeros_(self.net.weight)
-        nn.init.zeros_(self.net.bias)
-        self.seen: list[tuple[int, int, str]] = []
-        self.evaluated: list[tuple[Tensor, Tensor]] = []
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        x, y = batch
-        digest = hashlib.sha256(x.float().numpy().tobytes() + y.numpy().tobytes()).hexdigest()
-        self.seen.append((self.current_epoch, batch_idx, digest))
-        return nn.functional.cross_entropy(self.net(x.flatten(1)), y)
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self.evaluated.append(batch)
-        self.log("val_loss", nn.functional.cross_entropy(self.net(batch[0].flatten(1)), batch[1]))
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self.evaluated.append(batch)
-
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return batch[1]
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 def trainer(**options: object) -> Trainer:

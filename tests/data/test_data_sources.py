@@ -1,4 +1,4 @@
-"""Where images come from: scikit-learn, parquet files, folders; and what is said when they do not."""
+"""Where images in memory come from: scikit-learn, parquet files; and what is said when they do not."""
 
 import io
 import re
@@ -18,7 +18,6 @@ from torch import Tensor
 from lightning_prune.data import hub
 from lightning_prune.data.cifar import cifar10, cifar100
 from lightning_prune.data.digits import digits
-from lightning_prune.data.image_folder import image_folder
 from lightning_prune.data.in_memory import InMemoryImages
 from lightning_prune.errors import InputError
 
@@ -64,14 +63,13 @@ def test_digits_test_set_and_normalisation_do_not_depend_on_the_seed() -> None:
     assert one.std == pytest.approx([rest.std(correction=0).item()])
 
 
-def test_all_sources_show_images_in_as_many_views_as_they_are_told(folder: Path, tree: Path) -> None:
+def test_all_sources_show_images_in_as_many_views_as_they_are_told(folder: Path) -> None:
     modules = [
         digits(views=9),
         cifar10(folder, validation=1, views=162),
         cifar100(folder, validation=1, views=3),
-        image_folder(tree, image_size=8, views=18),
     ]
-    assert [data.countable_views for data in modules] == [9, 162, 3, 18]
+    assert [data.countable_views for data in modules] == [9, 162, 3]
     assert digits().countable_views is None
 
 
@@ -170,53 +168,6 @@ def test_without_a_network_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPa
     assert "\n" not in str(info.value)
 
 
-# Folders
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """Two classes, ten training and two test images each, of different sizes."""
-    for part, count in (("train", 10), ("test", 2)):
-        for number, name in enumerate(("cat", "ant")):
-            (tmp_path / part / name).mkdir(parents=True)
-            for index in range(count):
-                size = (9 + index, 9 + number)
-                (tmp_path / part / name / f"{index}.png").write_bytes(picture(index, size))
-    return tmp_path
-
-
-def test_image_folder_numbers_classes_by_name_and_splits_train(tree: Path) -> None:
-    data = image_folder(tree, image_size=8, validation=0.2, batch_size=2)
-    assert (data.num_classes, data.in_channels, data.image_size, data.padding, data.flip) == (2, 3, 8, 1, True)
-    assert data.train.labels.bincount().tolist() == [8, 8]
-    assert data.val.labels.bincount().tolist() == [2, 2]
-    assert data.test.labels.tolist() == [0, 0, 1, 1]
-    everything = torch.cat((data.train.pixels, data.val.pixels)).double().numpy() / 255
-    assert data.mean == pytest.approx(everything.mean((0, 2, 3)))
-    assert data.std == pytest.approx(everything.std((0, 2, 3)))
-
-
-def test_image_folder_resizes_and_cuts_the_central_square(tree: Path) -> None:
-    (tree / "test" / "ant" / "0.png").unlink()
-    wide = np.zeros((8, 24, 3), dtype=np.uint8)
-    wide[:, 8:16] = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    Image.fromarray(wide).save(tree / "test" / "ant" / "0.BMP", "BMP")
-    (tree / "test" / "ant" / "notes.txt").write_text("no image")
-    pixels = image_folder(tree, image_size=8).test.pixels[0]
-    assert np.array_equal(pixels.permute(1, 2, 0).numpy(), wide[:, 8:16])
-    half = image_folder(tree, image_size=4).test.pixels[0]
-    centre = Image.fromarray(wide).resize((12, 4), Image.Resampling.BILINEAR).crop((4, 0, 8, 4))
-    assert np.array_equal(half.permute(1, 2, 0).numpy(), np.array(centre))
-
-
-def test_image_folder_prefers_the_val_folder(tree: Path) -> None:
-    (tree / "test").rename(tree / "val")
-    (tree / "test").symlink_to(tree / "val")
-    data = image_folder(tree, image_size=8)
-    assert len(data.train.labels) == 20
-    assert torch.equal(data.val.pixels, data.test.pixels)
-
-
 # Refusals
 
 
@@ -239,20 +190,6 @@ def refuses(message: str, load: Callable[[], InMemoryImages]) -> None:
 )
 def test_cifar_refuses_numbers_out_of_range(folder: Path, options: dict[str, int], message: str) -> None:
     refuses(message, lambda: cifar10(folder, **options))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"image_size": 0}, r"data\.image_size: expected a whole number in 1\.\.16384, got 0"),
-        ({"validation": 1.0}, r"data\.validation: expected a fraction in \(0, 1\), got 1\.0"),
-        ({"validation": 0.01}, r"data\.validation: expected 1 to 19 of the 20 images held out, got 0"),
-        ({"batch_size": -3}, r"data\.batch_size: expected a whole number in 1\.\.\d+, got -3"),
-        ({"image_size": 16, "views": 51}, r"data\.views: expected a whole number in 1\.\.50, got 51"),
-    ],
-)
-def test_image_folder_refuses_numbers_out_of_range(tree: Path, options: dict[str, int], message: str) -> None:
-    refuses(message, lambda: image_folder(tree, **options))
 
 
 def test_cifar_names_the_folder_it_cannot_use(tmp_path: Path) -> None:
@@ -313,31 +250,3 @@ def test_cifar_names_the_file_and_the_row(folder: Path) -> None:
     ]:
         write_shard(file, images, labels if labels else pa.array([], "int64"))
         refuses(f"data.path: {message}", lambda: cifar10(folder, validation=1))
-
-
-def test_image_folder_names_the_folder_or_file_it_cannot_use(tree: Path) -> None:
-    refuses(
-        "data.path: expected a folder with train/<class>/ and test/<class>/, got /nope, which does not exist",
-        lambda: image_folder("/nope"),
-    )
-    damaged = tree / "test" / "cat" / "0.png"
-    damaged.write_bytes(b"text")
-    refuses(
-        f"data.path: expected an image that Pillow can decode, got damaged data in {damaged}",
-        lambda: image_folder(tree),
-    )
-    for file in (tree / "test" / "cat").iterdir():
-        file.unlink()
-    refuses(r"data.path: expected images \(.png, .*\) in .*/test/cat, got none", lambda: image_folder(tree))
-    (tree / "test" / "cat").rmdir()
-    refuses(
-        "data.path: expected the same classes in .*/test as in train, got cat in one of them only",
-        lambda: image_folder(tree),
-    )
-    (tree / "train").rename(tree / "elsewhere")
-    refuses(
-        "data.path: expected a folder with one folder a class, got .*/train, which does not exist",
-        lambda: image_folder(tree),
-    )
-    (tree / "train").mkdir()
-    refuses("data.path: expected one folder a class in .*/train, got none", lambda: image_folder(tree))

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.tuner import Tuner
 from made_images import module_of
 from quiet_trainer import quiet_trainer
+from stored_images import stored_module
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -26,7 +27,11 @@ pytestmark = [
 
 Make = Callable[[], Any]
 
-MODULES: dict[str, Make] = {"in memory": module_of, "few views": functools.partial(module_of, views=2)}
+MODULES: dict[str, Make] = {
+    "in memory": module_of,
+    "few views": functools.partial(module_of, views=2),
+    "streamed": stored_module,
+}
 
 every_module = pytest.mark.parametrize("make", MODULES.values(), ids=list(MODULES))
 
@@ -107,7 +112,7 @@ def test_the_batch_size_is_found(make: Make, tmp_path: Path) -> None:
         classifier(data), datamodule=data, max_trials=3, steps_per_trial=1
     )
     assert found == data.batch_size == 8
-    assert len(next(iter(data.val_dataloader()))[1]) == min(8, len(data.val.labels))
+    assert len(next(iter(data.train_dataloader())).labels) == 8
 
 
 def finding_trainer(folder: Path) -> Trainer:

@@ -1,6 +1,6 @@
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_prune.errors import InputError
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.models.digits_resnet import digits_resnet
 
@@ -165,6 +166,36 @@ def test_given_optimizer_and_scheduler_are_used_as_they_are(batches):
     assert module.lr_scheduler is scheduler
     assert isinstance(trainer.optimizers[0], Adam)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01 * 0.5**3)
+
+
+class Output(NamedTuple):
+    logits: Tensor
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Output:
+        return Output(self.linear(x.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    ("network", "came"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), r"Sequential to return logits \(n, 3\), got \(4, 5\)"),
+        (nn.Conv2d(1, 3, 1), r"Conv2d to return logits \(n, 3\), got \(4, 3, 8, 8\)"),
+        (Wrapped(), r"Wrapped to return logits \(n, 3\), got a Output"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["fit", "validate", "test"])
+def test_a_network_that_gives_no_logits_is_refused_in_one_line(batches, network, came, stage):
+    run = getattr(quiet_trainer(), stage)
+    arguments = (batches, batches) if stage == "fit" else (batches,)
+    with pytest.raises(InputError, match=f"model: expected {came}; give it 3 classes") as caught:
+        run(ImageClassifier(network, 3), *arguments)
+    assert "\n" not in str(caught.value)
 
 
 class ReadBack(TorchDispatchMode):

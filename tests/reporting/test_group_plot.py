@@ -1,16 +1,12 @@
 """The picture of prunable groups: what stands where, and that it opens."""
 
-import importlib.util
 import math
-import sys
-from pathlib import Path
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
@@ -20,13 +16,6 @@ from lightning_prune.models.densenet import DenseLayer
 from lightning_prune.models.resnet import resnet20
 from lightning_prune.reporting.group_plot import draw_groups
 from lightning_prune.slimming.prunable_groups import PrunableGroups
-
-ROOT = Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location("groups_script", ROOT / "scripts" / "groups.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-SCRIPT = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(SCRIPT)
 
 READS, WRITES, OWNED, STAYS = (0, 158, 115), (0, 114, 178), (230, 159, 0), (154, 154, 154)
 IMAGES = torch.zeros(2, 3, 32, 32)
@@ -163,7 +152,7 @@ def test_all_reasons_of_a_layer_are_given_and_long_ones_cut(figures):
     groups = prunable_groups(nn.Sequential(nn.Linear(4, 3)), torch.zeros(2, 4))
     fixed = {"are one thing": [("0", 1)], "are another": [("0", 2)], "are" + " very" * 30 + " long": [("0", 4)]}
 
-    figure = drawn(PrunableGroups((), fixed, groups.shapes), figures)
+    figure = drawn(PrunableGroups((), fixed, groups.coupling), figures)
 
     assert texts(figure)[0, 0] == "7"
     reason = texts(figure)[0, 1]
@@ -176,8 +165,9 @@ def test_deep_networks_stay_within_a_size_that_opens(figures, depth, name):
     # Made by hand: to trace a network of this depth would take longer than the test should.
     layers = [f"{name}{number}" for number in range(depth)]
     shapes = {f"{layer}.weight": torch.Size((4, 4)) for layer in layers}
+    coupling = replace(prunable_groups(nn.Linear(4, 3), torch.zeros(2, 4)).coupling, shapes=shapes)
 
-    figure = drawn(PrunableGroups((), {"are fixed": [(layer, 4) for layer in layers]}, shapes), figures)
+    figure = drawn(PrunableGroups((), {"are fixed": [(layer, 4) for layer in layers]}, coupling), figures)
 
     inches, dpi = figure.get_size_inches(), figures[-1][1]["dpi"]
     assert max(inches) <= 60.01
@@ -217,48 +207,5 @@ def test_other_files_and_nothing_to_draw_are_refused(tmp_path):
     ):
         draw_groups(groups, tmp_path / "groups.gif")
     with pytest.raises(InputError, match="expected a model with convolutions or linear layers, got groups of none"):
-        draw_groups(PrunableGroups((), {}, {}), tmp_path / "groups.png")
+        draw_groups(prunable_groups(nn.PReLU(), torch.zeros(2, 4)), tmp_path / "groups.png")
     assert not list(tmp_path.iterdir())
-
-
-# The script -----------------------------------------------------------------------------------------------------------
-
-
-def script(monkeypatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["groups.py", *words])
-    SCRIPT.main()
-
-
-def test_the_script_prints_and_draws(tmp_path, monkeypatch, capsys):
-    script(monkeypatch, "model=lenet_300_100", "data.size=28", f"picture={tmp_path / 'groups.svg'}")
-
-    out = capsys.readouterr().out
-    assert "group 0: 300 units" in out
-    assert "kept, because they are outputs of the model: fc3 (10)" in out
-    assert "lenet_300_100" in (tmp_path / "groups.svg").read_text()
-
-
-def test_the_script_takes_the_folder_of_a_run(tmp_path, monkeypatch, capsys):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", overrides=["model=resnet20", f"run_folder={tmp_path}", "run_id=run"])
-    OmegaConf.save(cfg, tmp_path / "config.yaml")
-
-    script(monkeypatch, str(tmp_path))
-
-    assert capsys.readouterr().out.startswith("group 0: 16 units")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["no/such/run"], "expected the folder of a run, with a config.yaml in it, or key=value, got no/such/run"),
-        (["conf", "seed=1"], "expected the folder of a run, with a config.yaml in it, or key=value, got conf seed=1"),
-        (["model=resnet21"], "Could not find 'model/resnet21'"),
-    ],
-)
-def test_the_script_refuses_in_one_line(monkeypatch, words, message):
-    with pytest.raises(SystemExit) as stopped:
-        script(monkeypatch, *words)
-
-    assert message in str(stopped.value)
-    assert "\n" not in str(stopped.value)

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from report_examples import (
 
 from lightning_prune.errors import InputError
 from lightning_prune.reporting import sweeps
-from lightning_prune.reporting.rows import Row
+from lightning_prune.reporting.rows import Metric, Row
 from lightning_prune.reporting.summary import write_summary
 from lightning_prune.reporting.sweep_plot import Point
 from lightning_prune.reporting.sweeps import sweep_report
@@ -53,14 +54,15 @@ def test_sweep_lists_every_job_with_what_differs(tmp_path):
 
     lines = printed(sweep_report(tmp_path), 80)
 
-    assert lines[0].split() == ["Job", "sparsity", "Dense", "Slim", "MACs", "Params", "Non-zero", "Latency"]
+    assert lines[0].split() == ["Job", "sparsity", "Slim", "Change", "MACs", "Params", "Non-zero", "Latency"]
     assert [squeezed(line) for line in lines[2:7]] == [
-        "0 0.0 92.20 % 90.00 % 40.55 M 100 % 25 % 25.0 % 1.50 ms",
-        "2 0.2 92.20 % 88.00 % 13.52 M 33 % 25 % 25.0 % 1.50 ms",
+        "0 0.0 90.00 % -2.20 100 % 25 % 25.0 % 1.50 ms",
+        "2 0.2 88.00 % -4.20 33 % 25 % 25.0 % 1.50 ms",
         "9 0.9 - - - - - -",
-        "10 0.10 92.20 % 80.00 % 3.69 M 9 % 25 % 25.0 % 1.50 ms",
+        "10 0.10 80.00 % -12.20 9 % 25 % 25.0 % 1.50 ms",
         "11 - - - - - -",
     ]
+    assert "The baseline of all: 92.20 %." in " ".join(lines)
     assert "Job 9 has no result: failed or unfinished." in lines
     assert "Job 11 has no result: unreadable summary.json." in lines
 
@@ -69,6 +71,8 @@ def test_sweep_lists_every_job_with_what_differs(tmp_path):
     assert [row["job"] for row in rows] == ["0", "2", "9", "10", "11"]
     assert [row["strategy.sfp.sparsity"] for row in rows] == ["0.0", "0.2", "0.9", "0.10", ""]
     assert [row["accuracy_slim"] for row in rows] == ["0.9", "0.88", "", "0.8", ""]
+    assert [row["accuracy_baseline"] for row in rows[:2]] == ["0.922", "0.922"]
+    assert float(rows[1]["accuracy_change"]) == pytest.approx(-0.042)
     assert float(rows[1]["macs_ratio"]) == pytest.approx(1 / 3, abs=1e-6)
     assert [row["problem"] for row in rows] == ["", "", "failed or unfinished", "", "unreadable summary.json"]
 
@@ -83,7 +87,7 @@ def test_sweep_counts_the_fine_tuned_model_and_leaves_the_teacher_out(tmp_path):
 
     line = printed(sweep_report(tmp_path), 100)[2]
 
-    assert squeezed(line) == "0 92.20 % 92.50 % 19.35 M 48 % 41 % 41.0 % 1.71 ms"
+    assert squeezed(line) == "0 92.50 % +0.30 48 % 41 % 41.0 % 1.71 ms"
 
 
 def test_table_of_many_settings_shortens_settings_and_no_number(tmp_path):
@@ -94,7 +98,7 @@ def test_table_of_many_settings_shortens_settings_and_no_number(tmp_path):
     lines = printed(sweep_report(tmp_path), 80)
 
     assert max(map(len, lines)) <= 80
-    assert sum("92.20 %  90.00 %  20.00 M  49 %    25 %    25.0 %  1.50 ms" in line for line in lines) == 3
+    assert sum("90.00 %   -2.20  49 %    25 %    25.0 %  1.50 ms" in line for line in lines) == 3
 
 
 def test_strategy_is_text_and_not_markup(tmp_path):
@@ -145,7 +149,7 @@ def test_seeds_of_a_sweep_share_a_setting(tmp_path, monkeypatch):
     assert [(p.series, p.setting) for p in drawn] == [(s, x) for x in ("0.0", "0.1") for s in "aabb"]
 
 
-def test_runs_without_a_dense_model_claim_none_and_show_their_zeros(tmp_path, monkeypatch):
+def test_runs_without_a_baseline_claim_none_and_show_their_zeros(tmp_path, monkeypatch):
     for number, nonzeros in enumerate((30, 10)):
         (tmp_path / str(number)).mkdir()
         rows = [Row(name, 0.9, costs(100, nonzeros, 10**6, 400, 1.5)) for name in ("masked", "slim")]
@@ -160,33 +164,88 @@ def test_runs_without_a_dense_model_claim_none_and_show_their_zeros(tmp_path, mo
     lines = printed(sweep_report(tmp_path), 80)
 
     assert [squeezed(line) for line in lines[2:4]] == [
-        "0 0 - 90.00 % 1.00 M 100 % 100 % 30.0 % 1.50 ms",
-        "1 1 - 90.00 % 1.00 M 100 % 100 % 10.0 % 1.50 ms",
+        "0 0 90.00 % - 100 % 100 % 30.0 % 1.50 ms",
+        "1 1 90.00 % - 100 % 100 % 10.0 % 1.50 ms",
     ]
+    assert "No job knows its baseline." in " ".join(lines)
     (axes,) = figures[0].axes
-    assert axes.get_xlabel() == "remaining non-zero parameters of the dense model"
+    assert axes.get_xlabel() == "remaining non-zero parameters of the whole network"
     assert [text.get_text() for text in axes.texts] == ["1"]
     (front,) = [line for line in axes.lines if line.get_label() == "Pareto front"]
     assert front.get_xdata()[0] == 0.1
 
 
-def test_a_sweep_with_fewer_macs_is_drawn_over_them_and_its_dense_model_is_that_of_the_jobs_that_have_one(
-    tmp_path, monkeypatch
-):
+def test_a_sweep_with_fewer_macs_is_drawn_over_them_each_job_with_its_own_baseline(tmp_path, monkeypatch):
     write_job(tmp_path, 0, ["strategy=sfp"], accuracy=0.9, macs=BASELINE.profile.macs // 2)
     (tmp_path / "1").mkdir()
-    rows = [Row(name, 0.5, MASKED.profile) for name in ("masked", "slim")]
-    write_summary(tmp_path / "1" / "summary.json", rows, ACCURACY, {"overrides": ["strategy=gmp"], "strategy": ["gmp"]})
+    rows = [Row("baseline", 0.95, MASKED.profile), Row("slim", 0.5, MASKED.profile)]
+    extra = {"overrides": ["strategy=gmp"], "strategy": ["gmp"]}
+    write_summary(tmp_path / "1" / "summary.json", rows, ACCURACY, extra)
     drawn: list[object] = []
     monkeypatch.setattr(
-        sweeps,
-        "draw_sweep",
-        lambda points, *_, cost, legend, baseline: drawn.extend([points, cost, baseline]) or Figure(),
+        sweeps, "draw_sweep", lambda points, *_, metric, cost, legend: drawn.extend([points, metric, cost]) or Figure()
     )
 
-    sweep_report(tmp_path)
+    lines = printed(sweep_report(tmp_path), 80)
 
-    assert drawn == [[Point("sfp", "", 0.5, 0.9), Point("gmp", "", 1.0, 0.5)], "MACs", BASELINE.score]
+    assert drawn == [[Point("sfp", "", 0.5, 0.9, 0.922), Point("gmp", "", 1.0, 0.5, 0.95)], ACCURACY, "MACs"]
+    # Different baselines have a column.
+    assert lines[0].split()[:5] == ["Job", "strategy", "Baseline", "Slim", "Change"]
+    assert [squeezed(line) for line in lines[2:3]] == ["0 sfp 92.20 % 90.00 % -2.20 50 % 25 % 25.0 % 1.50 ms"]
+    assert squeezed(lines[3]).startswith("1 gmp 95.00 % 50.00 % -45.00")
+
+
+def test_dense_models_of_older_runs_are_what_costs_are_shares_of_and_no_baseline(tmp_path):
+    (tmp_path / "0").mkdir()
+    rows = [replace(BASELINE, name="dense"), MASKED, SLIM]
+    write_summary(tmp_path / "0" / "summary.json", rows, ACCURACY, {"strategy": ["sfp"]})
+
+    assert squeezed(printed(sweep_report(tmp_path), 80)[2]) == "0 91.85 % - 48 % 41 % 41.0 % 1.71 ms"
+
+
+def test_other_metrics_have_their_heading_and_jobs_of_another_one_no_result(tmp_path):
+    error = Metric("mean_absolute_error", "min")
+    for number, metric in enumerate((error, error, ACCURACY)):
+        (tmp_path / str(number)).mkdir()
+        rows = [replace(BASELINE, score=0.5), replace(SLIM, score=0.5 + number / 8)]
+        write_summary(tmp_path / str(number) / "summary.json", rows, metric, {"overrides": [f"lr={number}"]})
+
+    lines = printed(sweep_report(tmp_path), 80)
+
+    assert [squeezed(line).split(" 48 %")[0] for line in lines[2:5]] == [
+        "0 0 0.5000 +0.0000",
+        "1 1 0.6250 +0.1250",
+        "2 2 - - - - - -",
+    ]
+    text = " ".join(lines)
+    assert "Test mean absolute error, the less the better" in text
+    assert "Job 2 has no result: judged by test accuracy." in text
+    assert (
+        (tmp_path / "sweep.csv").read_text().startswith("job,lr,mean_absolute_error_baseline,mean_absolute_error_slim")
+    )
+
+
+def test_noisy_latencies_are_marked(tmp_path):
+    (tmp_path / "0").mkdir()
+    noisy = replace(SLIM, profile=replace(SLIM.profile, latency_high_ms=9.0))
+    write_summary(tmp_path / "0" / "summary.json", [BASELINE, noisy], ACCURACY, {})
+
+    lines = printed(sweep_report(tmp_path), 80)
+
+    assert squeezed(lines[2]).endswith("~1.71 ms")
+    assert "~: noisy" in " ".join(lines)
+
+
+def test_networks_without_known_macs_are_drawn_over_what_is_known(tmp_path):
+    (tmp_path / "0").mkdir()
+    unknown = {"macs": math.nan, "latency_ms": math.nan, "latency_low_ms": math.nan, "latency_high_ms": math.nan}
+    rows = [replace(row, profile=replace(row.profile, **unknown)) for row in (BASELINE, SLIM)]
+    write_summary(tmp_path / "0" / "summary.json", rows, ACCURACY, {})
+
+    lines = printed(sweep_report(tmp_path), 80)
+
+    assert squeezed(lines[2]) == "0 91.85 % -0.35 - 41 % 41.0 % -"
+    assert (tmp_path / "sweep.png").is_file()
 
 
 def test_sweep_without_a_finished_job_has_a_table_and_no_picture(tmp_path):
@@ -201,7 +260,7 @@ def test_sweep_without_a_finished_job_has_a_table_and_no_picture(tmp_path):
 def test_diverged_jobs_are_listed_and_not_drawn(tmp_path):
     write_job(tmp_path, 0, ["lr=1"], accuracy=math.nan, macs=10)
 
-    assert printed(sweep_report(tmp_path), 80)[2].split()[:4] == ["0", "92.20", "%", "-"]
+    assert printed(sweep_report(tmp_path), 80)[2].split()[:4] == ["0", "-", "-", "0"]
     assert not (tmp_path / "sweep.png").exists()
 
 

@@ -1,6 +1,5 @@
 """Folders of runs that were made before modules and keys got the names that they have now."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from lightning_prune import load_slim, save_slim
+from lightning_prune.commands import groups
 from lightning_prune.errors import InputError
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.models.digits_resnet import digits_resnet
@@ -158,13 +158,10 @@ def test_old_slim_files_say_how_to_build_them(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, saved["state_dict"][name]) for name, tensor in module.state_dict().items())
 
 
-def test_groups_of_an_old_run_are_shown(old: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    groups = __import__("groups")
-    try:
-        assert groups.configuration([str(old.path)]) == read_configuration(old)
-        old.config.write_text(OLD.replace("models.digits.digits_resnet", "models.nowhere.lenet"))
-        with pytest.raises(InputError, match=r"models.nowhere.lenet is not there; say model=NAME and data=NAME in its"):
-            groups.configuration([str(old.path)])
-    finally:
-        del sys.modules["groups"]
+def test_groups_of_an_old_run_are_shown(old: RunFolder) -> None:
+    cfg = groups.configuration([str(old.path)])
+    assert cfg.model == read_configuration(old).model
+    assert cfg.module._target_ == "lightning_prune.models.classifier.ImageClassifier"
+    old.config.write_text(OLD.replace("models.digits.digits_resnet", "models.nowhere.lenet"))
+    with pytest.raises(InputError, match=r"models.nowhere.lenet is not there; run it again"):
+        groups.configuration([str(old.path)])

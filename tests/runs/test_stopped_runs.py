@@ -20,9 +20,9 @@ from lightning_prune.reporting.summary import read_summary
 
 
 def test_killed_run_resumes_in_its_folder_to_the_same_bits(tmp_path: Path) -> None:
-    options = ["strategy=sfp", "trainer.max_epochs=8", "seed=3", "export=null"]
+    options = ["strategy=sfp", "trainer.max_epochs=8", "seed=3", "export=null", "baseline=none"]
     assert run_here("train.py", *options, cwd=tmp_path).returncode == 0
-    whole = the(tmp_path.glob("outputs/*/*")).rename(tmp_path / "whole")
+    whole = the(tmp_path.glob("outputs/2*/*")).rename(tmp_path / "whole")
 
     process = start_process("train.py", *options, cwd=tmp_path)
     for _ in range(3000):
@@ -33,7 +33,7 @@ def test_killed_run_resumes_in_its_folder_to_the_same_bits(tmp_path: Path) -> No
             break
     process.send_signal(signal.SIGKILL)
     process.wait()
-    folder = the(tmp_path.glob("outputs/*/*"))
+    folder = the(tmp_path.glob("outputs/2*/*"))
     assert not (folder / "summary.json").exists()
 
     resumed = run_here("train.py", f"resume={folder.relative_to(tmp_path)}", cwd=tmp_path)
@@ -69,7 +69,7 @@ def states(folder: Path, cwd: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 def test_run_killed_in_each_stage_ends_at_the_same_bits(tmp_path: Path) -> None:
     options = ["strategy=[sfp,kd]", "finetune=kd", "logger=csv", "trainer.max_epochs=4", "teacher.epochs=6"]
-    options += ["finetune.teacher=dense", "finetune.momentum=sliced", "export=null"]
+    options += ["finetune.teacher=dense", "finetune.momentum=sliced", "export=null", "baseline=none"]
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     assert run_here("train.py", *options, cwd=tmp_path / "whole").returncode == 0
@@ -100,7 +100,7 @@ def test_run_killed_in_each_stage_ends_at_the_same_bits(tmp_path: Path) -> None:
     assert len(momentum[0]) == sum(1 for _ in ImageClassifier(digits_resnet(), 10).parameters())
     load_weights(digits_resnet(), folder / "dense.pt")
     rows = [read_summary(f / "summary.json").rows for f in (unbroken, folder)]
-    assert [row.name for row in rows[0]] == ["teacher", "dense", "masked", "slim", "fine-tuned"]
+    assert [row.name for row in rows[0]] == ["teacher", "baseline", "masked", "slim", "fine-tuned"]
     assert [(row.name, row.score) for row in rows[0]] == [(row.name, row.score) for row in rows[1]]
 
 
@@ -117,7 +117,7 @@ def test_stopped_and_moved_run_says_how_to_go_on_and_does(stop: signal.Signals, 
     process.send_signal(stop)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
-    folder = the(tmp_path.glob("outputs/*/*"))
+    folder = the(tmp_path.glob("outputs/2*/*"))
     assert f"resume={folder.relative_to(tmp_path)}" in errors
     moved = folder.rename(tmp_path / "moved")
     best = torch.load(moved / "checkpoints/best.ckpt", weights_only=True)

@@ -26,18 +26,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     cwd = tmp_path_factory.mktemp("run")
     result = run_process("train.py", "strategy=sfp", *EPOCHS, cwd=cwd)
     assert result.returncode == 0, result.stderr
-    return the(cwd.glob("outputs/*/*")), result.stdout
+    return the(cwd.glob("outputs/2*/*")), result.stdout
 
 
 def test_run_leaves_its_files_and_prints_its_table(finished: tuple[Path, str]) -> None:
     folder, printed = finished
     names = {path.name for path in folder.iterdir()}
     assert names >= {"summary.json", "slim.pt", "model.pt2", "curves.png", "config.yaml", "checkpoints", "csv", "wandb"}
-    models = ["dense", "masked", "slim", "exported"]
+    models = ["baseline", "masked", "slim", "exported"]
     assert all(re.search(rf"^ *{name} .* MiB .* ms", printed, re.MULTILINE) for name in models)
     rows = {row.name: row for row in read_summary(folder / "summary.json").rows}
     assert list(rows) == models
-    assert rows["slim"].profile.macs <= 0.6 * rows["dense"].profile.macs
+    assert rows["slim"].profile.macs <= 0.6 * rows["baseline"].profile.macs
     assert rows["slim"].profile.parameters == rows["slim"].profile.nonzeros
     assert rows["slim"].score == rows["masked"].score
     assert json.loads((folder / "summary.json").read_text())["predictions_equal"] is True
@@ -75,7 +75,7 @@ def test_tensorboard_logger(tmp_path: Path) -> None:
     result = run_here("train.py", "strategy=none", "logger=tensorboard", *SHORT, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert list(tmp_path.glob("outputs/*/*/tensorboard/events.out.tfevents.*"))
-    assert [row.name for row in read_summary(the(tmp_path.glob("outputs/*/*/summary.json"))).rows] == ["dense"]
+    assert [row.name for row in read_summary(the(tmp_path.glob("outputs/2*/*/summary.json"))).rows] == ["trained"]
 
 
 def test_failed_export_leaves_the_results_and_one_line(tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ def test_failed_export_leaves_the_results_and_one_line(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if "export" in line]
     assert line.startswith("Not exported as exported-program: ")
-    assert [row.name for row in read_summary(tmp_path / "run/summary.json").rows] == ["dense"]
-    assert re.search(r"^ *dense .* MiB .* ms", result.stdout, re.MULTILINE)
+    assert [row.name for row in read_summary(tmp_path / "run/summary.json").rows] == ["trained"]
+    assert re.search(r"^ *trained .* MiB .* ms", result.stdout, re.MULTILINE)
 
 
 def test_two_processes_make_one_run(tmp_path: Path) -> None:

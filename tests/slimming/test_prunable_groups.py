@@ -165,7 +165,12 @@ def test_channels_without_a_mask_that_would_hold_are_no_groups():
 def test_models_with_nothing_to_prune_have_no_groups():
     groups = prunable_groups(conv(3, 8), IMAGE())
     assert (len(groups), list(groups), groups.fixed) == (0, [], {"are outputs of the model": [("", 8)]})
-    assert str(groups) == "kept, because they are outputs of the model:  (8)"
+    assert str(groups).splitlines() == [
+        "0 of 8 channels can go, those of each layer counted by themselves",
+        "8 stay, because they are outputs of the model",
+        "",
+        "kept, because they are outputs of the model:  (8)",
+    ]
 
 
 @pytest.mark.parametrize("residual", ["coupled", "inner", "independent"])
@@ -181,7 +186,13 @@ def test_streams_are_treated_as_asked(residual):
 
 def test_groups_are_shown_as_text():
     model = nn.Sequential(Fused(12, 4), nn.Linear(12, 20), nn.GELU(), nn.Linear(20, 3))
+    # Of 36 + 12 + 20 + 3 outputs the last three stay. Of the qkv layer a head of three remains for each of them (9 * 12
+    # weights), and so on: 9 * 12 + 9 + 3 + 1 + 1 + 1 + 3 + 3 of 432 + 36 + 144 + 12 + 240 + 20 + 60 + 3 parameters.
     assert str(prunable_groups(model, torch.zeros(2, 5, 12))).splitlines() == [
+        "68 of 71 channels can go, those of each layer counted by themselves",
+        "3 groups, 36 units; with one unit of each group left, 13.6 % of the parameters and 13.1 % of the MACs remain",
+        "3 stay, because they are outputs of the model",
+        "",
         "group 0: 4 units",
         "  filter 0.qkv.weight[4 x 9]",
         "  bias   0.qkv.bias[4 x 9]",
@@ -196,6 +207,27 @@ def test_groups_are_shown_as_text():
         "  reader 3.weight[:, 20]",
         "kept, because they are outputs of the model: 3 (3)",
     ]
+
+
+@pytest.mark.parametrize("name", ["resnet20-A", "u-net", "vision", "dual-path"])
+def test_what_remains_at_most_is_what_slim_leaves(name):
+    model, inputs = CASES[name].build(), CASES[name].inputs()
+    groups = prunable_groups(model, inputs)
+    text = str(groups).splitlines()[1]
+    dense = sum(parameter.numel() for parameter in model.parameters()), macs(model, as_tuple(inputs))
+    for group in groups:
+        group.zero(model, range(1, group.size))
+    small = slim(model, inputs)
+    left = sum(parameter.numel() for parameter in small.parameters()), macs(small, as_tuple(inputs))
+    parameters, counted = (100 * one / other for one, other in zip(left, dense, strict=True))
+    assert f"{parameters:.1f} % of the parameters and {counted:.1f} % of the MACs remain" in text
+
+
+def test_channels_that_were_not_asked_for_are_counted():
+    first, *rest = str(prunable_groups(CONVOLUTIONAL["resnet20-B"].build(), IMAGE(), "inner")).splitlines()[:4]
+    numbers = [int(line.split()[0]) for line in (first, *rest[1:])]
+    assert sum(numbers) == int(first.split()[2])
+    assert rest[-1].endswith("stay, because they are in none of the groups that were asked for")
 
 
 def test_parts_of_tensors_are_shown_as_such():

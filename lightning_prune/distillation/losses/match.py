@@ -16,7 +16,7 @@ class Match:
         student: Name of the layer in the student, such as `"layer2"`.
         teacher: Name of the layer in the teacher.
         loss: Such as `Attention()`; or any function of two features, `(n, ...)` each, that returns a scalar.
-        weight: Factor of the loss, at least 0.
+        weight: Factor of the loss, at least 0; `conf/distillation/` has those that leave a network its task.
         adapt: Whether a learned 1x1 convolution with batch norm, linear for features `(n, width)` and
             `(n, tokens, width)`, takes the student's features to the teacher's width. Images of features are averaged
             down to the smaller of both.

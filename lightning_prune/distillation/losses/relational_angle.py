@@ -17,7 +17,8 @@ class RelationalAngle:
 
     Reference:
         Park et al., Relational Knowledge Distillation, 2019, arXiv:1904.05068 (angle-wise). A mean over triples in
-        place of the paper's sum; a weight of 50 beside one of 25 for the distances is common.
+        place of the paper's sum; a weight of 50 beside one of 25 for the distances is common, in runs of
+        240 epochs, and slows a short one down.
 
     >>> import torch
     >>> RelationalAngle()(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[0.0], [2.0], [1.0]]))

@@ -17,7 +17,8 @@ class RelationalDistance:
 
     Reference:
         Park et al., Relational Knowledge Distillation, 2019, arXiv:1904.05068 (distance-wise). A mean over pairs in
-        place of the paper's sum; a weight of 25 beside one of 50 for the angles is common.
+        place of the paper's sum; a weight of 25 beside one of 50 for the angles is common, in runs of
+        240 epochs, and slows a short one down.
 
     >>> RelationalDistance()(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[0.0], [2.0], [2.0]]))
     tensor(0.1250)
