@@ -1,6 +1,6 @@
-"""A module with a loss, a metric and an optimizer of its own, here of a regression.
+"""A module with a loss, a metric and an optimizer of its own: `module._target_=own_module.LitRegressor`.
 
-lightning-prune train module._target_=own_module.LitRegressor data._target_=own_data.Waves monitor=val/mean_error strategy=sfp
+It goes with the data beside it: `data._target_=own_data.Waves monitor=val/mean_error`.
 """
 
 import torch

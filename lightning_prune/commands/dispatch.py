@@ -34,7 +34,10 @@ def main(typed: Sequence[str] | None = None) -> None:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise SystemExit(f"Error: expected a command, one of {', '.join(COMMANDS)}, got {command}{hint}")
-    import_module(f"lightning_prune.commands.{command}").main(rest)
+    try:
+        import_module(f"lightning_prune.commands.{command}").main(rest)
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped") from None
 
 
 def _names_command(word: str) -> bool:

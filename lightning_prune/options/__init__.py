@@ -3,7 +3,15 @@
 from lightning_prune.options.choices import near, refuse_bad_choices
 from lightning_prune.options.composing import composing, wants_full_errors
 from lightning_prune.options.metric_names import SPLIT, metric_name, mode_of
-from lightning_prune.options.overrides import WITHIN, refuse_misplaced, refuse_renamed, refuse_strays, refuse_unread
+from lightning_prune.options.overrides import (
+    WITHIN,
+    refuse_misplaced,
+    refuse_renamed,
+    refuse_strays,
+    refuse_unknown,
+    refuse_unread,
+)
+from lightning_prune.options.refused import remove_empty
 from lightning_prune.options.resolvers import register_resolvers
 from lightning_prune.options.search_path import CONF, OwnConfigurations
 from lightning_prune.options.stage_needs import (
@@ -14,7 +22,7 @@ from lightning_prune.options.stage_needs import (
     needs_momentum,
     needs_teacher,
 )
-from lightning_prune.options.typed_words import completed
+from lightning_prune.options.typed_words import completed, spelled
 
 __all__ = [
     "CONF",
@@ -36,7 +44,10 @@ __all__ = [
     "refuse_misplaced",
     "refuse_renamed",
     "refuse_strays",
+    "refuse_unknown",
     "refuse_unread",
     "register_resolvers",
+    "remove_empty",
+    "spelled",
     "wants_full_errors",
 ]

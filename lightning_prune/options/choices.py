@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from lightning_prune.errors import InputError
+from lightning_prune.options.flags import overrides_among
 from lightning_prune.options.search_path import CONF
 
 
@@ -34,16 +35,15 @@ def refuse_bad_choices(words: Sequence[str]) -> None:
         InputError: If there is such.
     """
     sweep = any(word in ("-m", "--multirun") for word in words)
-    typed = _typed(words)
+    typed = overrides_among(words)
+    parsed = [_parsed(number, typed) for number in range(len(typed))]
     # Lightning repeats Hydra's own for the other processes of a run.
-    typed = [word for word in typed if not word.startswith("hydra.")]
-    keys = [word.partition("=")[0] for word in typed]
+    keys = [word.partition("=")[0].lstrip("+") for word in typed if not word.startswith("hydra.")]
     twice = next((key for key, count in Counter(keys).items() if count > 1), None)
     if twice is not None:
         same = " and ".join(word for key, word in zip(keys, typed, strict=True) if key == twice)
         raise InputError(f"expected {twice} once, got {same}")
-    for word in typed:
-        one = _parsed(word)
+    for word, one in zip(typed, parsed, strict=True):
         if one.is_sweep_override() and not sweep:
             key, _, values = word.partition("=")
             raise InputError(
@@ -55,39 +55,31 @@ def refuse_bad_choices(words: Sequence[str]) -> None:
             _check_choice(word, one.key_or_group, value)
 
 
-def _parsed(word: str) -> Override:
-    """Return what an override says.
+def _parsed(number: int, typed: Sequence[str]) -> Override:
+    """Return what one of the overrides says.
 
     Raises:
         InputError: If it says nothing.
     """
+    word = typed[number]
+    key, equals, value = word.partition("=")
+    around = typed[max(number - 1, 0) : number + 2]
+    if any(one in ("=", f"{word}=") or (one == word and one.startswith("=")) for one in around) and len(around) > 1:
+        raise InputError(f"expected key=value without blanks, got {' '.join(around)}")
+    if not equals and not word.startswith("~"):
+        if number and typed[number - 1].endswith("="):
+            raise InputError(f"expected key=value without blanks, got {typed[number - 1]} {word}")
+        groups = [group.name for group in sorted(CONF.iterdir()) if group.is_dir() and word in options_of(group.name)]
+        hint = f"; did you mean {' or '.join(f'{group}={word}' for group in groups)}?" if groups else ""
+        raise InputError(f"expected key=value, got {word}{hint}")
+    if not key.strip("+~") or value.startswith("="):
+        raise InputError(f"expected key=value, got {word}")
     try:
         return OverridesParser.create().parse_override(word)
     except HydraException as error:
         raise InputError(
             f"expected key=value, got {word}; a value with commas, brackets or blanks needs quotes, 'key=\"a value\"'"
         ) from error
-
-
-def _typed(words: Sequence[str]) -> list[str]:
-    """Return the overrides among what was typed."""
-    found = []
-    behind_option = False
-    for word in words:
-        if word.startswith("-"):
-            behind_option = word in _WITH_VALUE
-        elif behind_option:
-            behind_option = False
-        else:
-            found.append(word)
-    return found
-
-
-_WITH_VALUE = (
-    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"),
-    *("--info", "-i", "--experimental-rerun"),
-)
-"""Hydra's options that a value follows."""
 
 
 def _check_choice(word: str, group: str, value: Any) -> None:
@@ -101,8 +93,14 @@ def _check_choice(word: str, group: str, value: Any) -> None:
             and group in ("granularity", "criterion", "schedule", "experiment", "debug")
         ):
             return
-        hint = f"{group}=none" if value is None and "none" in names else f"one of {', '.join(names)}"
+        hint = f"{group}=none" if value is None and "none" in names else f"{group} to be one of {', '.join(names)}"
         raise InputError(f"expected {hint}, got {word}")
+    if len(chosen) > 1 and group not in SEVERAL:
+        raise InputError(f"expected one {group}, got {word}; choose one of them")
+
+
+SEVERAL = ("callbacks", "experiment", "logger", "strategy")
+"""Groups of which several options go together."""
 
 
 def near(name: str, known: Iterable[str]) -> str:

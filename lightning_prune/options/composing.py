@@ -1,6 +1,7 @@
 """Hydra at work: what it refuses ends the program with one line, without its advice."""
 
 import os
+import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,8 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from lightning_prune.errors import InputError
 from lightning_prune.options.choices import near, options_of
-from lightning_prune.options.overrides import WITHIN
+from lightning_prune.options.overrides import OF_FINETUNING, WITHIN
+from lightning_prune.options.refused import remove_refused_sweep
 
 _FULL, _ONE_LINE = "HYDRA_FULL_ERROR", "LIGHTNING_PRUNE_ONE_LINE"
 
@@ -34,6 +36,7 @@ def composing(words: Sequence[str], job: str) -> Iterator[None]:
     except Exception as error:
         if any(frame.f_globals.get("__name__") == job for frame, _ in traceback.walk_tb(error.__traceback__)):
             raise
+        remove_refused_sweep()
         raise SystemExit(f"Error: {explained(error, words)}") from error
 
 
@@ -49,23 +52,41 @@ def explained(error: Exception, words: Sequence[str]) -> str:
         error: Of this package, Hydra or OmegaConf.
         words: What was typed.
     """
-    inside = {word.partition("=")[0]: word for word in words if word.partition("=")[0] in WITHIN}
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
-        return _no_option(error.missing_cfg_file)
+        return _no_option(error.missing_cfg_file, error.options or [])
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         return _no_key(error.__cause__)
-    if isinstance(error, ConfigCompositionException) and inside:
-        group, word = next(iter(inside.items()))
-        strategy = WITHIN[group].split(".")[1]
-        return f"expected strategy={strategy}, alone or among others, which takes a {group}, got {word} without it"
+    if isinstance(error, OSError):
+        return f"expected a folder that can be written to, got {error.filename}: {error.strerror}"
+    without = _without_strategy(words) if isinstance(error, ConfigCompositionException) else None
+    if without is not None:
+        return without
     text = " ".join(str(error).partition("\nTo append to your")[0].split())
     return text if isinstance(error, InputError | ConfigCompositionException) else f"{type(error).__name__}: {text}"
 
 
-def _no_option(missing: str) -> str:
-    """Return what is wrong with a file that is not there, such as `model/resnet21`."""
+def _without_strategy(words: Sequence[str]) -> str | None:
+    """Return what is wrong with a group whose options go into a strategy that was not chosen; None if it was."""
+    for word in words:
+        group = word.partition("=")[0]
+        strategy = WITHIN[group].split(".")[1] if group in WITHIN else ""
+        chosen = [name for one in words if one.startswith("strategy=") for name in re.findall(r"\w+", one)]
+        if strategy and strategy not in chosen:
+            hint = f"; that of finetune={strategy} is told by {OF_FINETUNING[group]}"
+            of_last = hint if f"finetune={strategy}" in words else ""
+            return (
+                f"expected strategy={strategy}, alone or among others, which takes a {group}, got {word} without it"
+                f"{of_last}"
+            )
+    return None
+
+
+def _no_option(missing: str, options: Sequence[str]) -> str:
+    """Return what is wrong with a file that is not there, such as `model/resnet21`, where there are these."""
     group, _, name = missing.rpartition("/")
-    names = options_of(group)
+    names = sorted(options) or options_of(group)
+    if not group:
+        return f"expected --config-name with one of {', '.join(names)}, got {name}{near(name, names)}"
     if not names:
         return f"expected a configuration that is there, got {missing}"
     return f"expected {group} to be one of {', '.join(names)}, got {group}={name}{near(name, names)}"
@@ -77,8 +98,16 @@ def _no_key(cause: BaseException) -> str:
     parent, name = key.rpartition(".")[0], key.rpartition(".")[2]
     siblings = getattr(cause, "parent_node", None)
     known = sorted(map(str, siblings)) if isinstance(siblings, Mapping) else []
-    place = f"below {parent}" if parent else "of the configuration"
+    if parent == "strategy" and name in options_of("strategy"):
+        return f"expected strategy={name}, alone or among others, before an option of it, got {key}"
+    if not parent and name in options_of("strategy"):
+        return f"expected options of a strategy below strategy.{name}, got {name}"
+    if not known and parent and "." not in parent and options_of(parent):
+        names = [one for one in options_of(parent) if one != "none"]
+        return f"expected {parent}=NAME, one of {', '.join(names)}, before an option of it, got {key}"
+    if parent and not known:
+        return f"expected no key below {parent}, which is a single value, or nothing yet, got {key}"
     if not known:
-        return f"expected a key {place}, got {key}: {' '.join(str(cause).split())}"
-    listed = f", one of {', '.join(known)}" if parent else ", as --help lists them"
-    return f"expected a key {place}{listed}, got {key}{near(name, known)}"
+        return f"expected a key of the configuration, got {key}: {' '.join(str(cause).split())}"
+    place = f"below {parent}, one of {', '.join(known)}" if parent else "of the configuration, as --help lists them"
+    return f"expected a key {place}, got {key}{near(name, known)}"

@@ -3,7 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from omegaconf import OmegaConf
+
 from lightning_prune.errors import InputError
+from lightning_prune.options.choices import near
+from lightning_prune.options.search_path import CONF
 from lightning_prune.options.stage_needs import Config, is_of_teacher, needs_teacher
 
 SHARED = {"granularity": None, "criterion": None, "schedule": None, "scope": "layer"}
@@ -22,6 +26,12 @@ WITHIN = {"quantizer": "strategy.qat.quantizer", "distillation": "strategy.kd"}
 
 WITHOUT = {"quantizer": "strategy.qat.quantizer=null", "distillation": "strategy.kd.loss=null"}
 """How to choose none of such a group."""
+
+OF_FINETUNING = {
+    "quantizer": "quantizer@finetune.strategy.qat.quantizer=NAME",
+    "distillation": "the keys below finetune.strategy.kd",
+}
+"""How the same is told for the last stage."""
 
 RENAMED_OPTIONS = {
     ("strategy", "slimming"): "network_slimming",
@@ -96,6 +106,30 @@ def refuse_strays(group: str, options: Config) -> None:
             raise InputError(
                 f"expected {group}.NAME with a _target_ each, got {group}.{name}={one}; in conf/{group}/NAME.yaml let "
                 f"the first line be `# @package {group}.NAME`, at the command line add {group}.{name}._target_=CLASS"
+                f"{near(str(name), [other for other in options if other != name])}"
+            )
+
+
+def refuse_unknown(config: Config, overrides: Sequence[str]) -> None:
+    """Refuse keys that were deleted and are needed, and new ones that nothing reads.
+
+    Args:
+        config: The configuration, its interpolations as they stand.
+        overrides: What was typed.
+
+    Raises:
+        InputError: If there are such.
+    """
+    groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    known = {str(key) for key in OmegaConf.load(CONF / "train.yaml")} | groups
+    for word in overrides:
+        top = re.split(r"[.@=]", word.lstrip("~+"))[0]
+        if word.startswith("~") and top in known and top not in config:
+            raise InputError(f"expected {top}=VALUE, which every run needs, got {word}")
+        is_read = top in known or "/" in top or re.search(rf"\$\{{{top}\b", str(config)) is not None
+        if word.startswith("+") and not is_read:
+            raise InputError(
+                f"expected a key that is read, got {word.lstrip('+')}, which nothing reads{near(top, known)}"
             )
 
 

@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_prune.options.search_path import CONF
 
 OPEN_GROUPS = ("callbacks", "data", "logger", "lr_scheduler", "model", "module", "optimizer", "trainer")
 """Groups whose options are arguments of whatever stands at their `_target_`, so that any name may be one."""
@@ -38,7 +41,23 @@ def completed(words: Sequence[str]) -> list[str]:
             choice = group if group == own["place"] else f"{group}@{own['place']}"
             if choice not in chosen:
                 found.append(f"{choice}=own")
-        plain = word.lstrip("+")
         opens = bool(equals) and _OPEN.fullmatch(key.lstrip("+")) is not None and "@" not in key
-        found.append(f"++{plain}" if opens else word)
+        is_new = key.startswith("+") and "@" not in key and ("." in key or not (CONF / key.lstrip("+")).is_dir())
+        found.append(f"++{word.lstrip('+')}" if opens or is_new else word)
     return found
+
+
+def spelled(program: str, command: str) -> str:
+    """Return how a command of this package is typed by who has typed a program's name.
+
+    Args:
+        program: That name, as `sys.argv` begins with.
+        command: Such as `train`.
+
+    >>> spelled("/usr/bin/lightning-prune", "train"), spelled("train.py", "train")
+    ('lightning-prune train', 'python train.py')
+    """
+    path = Path(program)
+    if path.name == "__main__.py":
+        return f"python -m {path.parent.name} {command}"
+    return f"python {program}" if path.suffix == ".py" else f"{path.name} {command}"

@@ -12,6 +12,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lightning_prune.errors import InputError
 from lightning_prune.options import near
+from lightning_prune.runs.annotations import hint_of_default, hints_of, mismatch
+from lightning_prune.runs.messages import first_line
 
 
 class BuildError(InputError):
@@ -24,8 +26,8 @@ class BuildError(InputError):
 
     def __init__(self, key: str, cause: BaseException) -> None:
         self.key, self.cause = key, cause
-        kind = "" if isinstance(cause, InputError) else f"{type(cause).__name__}: "
-        super().__init__(f"{key}: {kind}{' '.join(str(cause).split())}")
+        text = first_line(cause)
+        super().__init__(text if text.startswith(f"{key}") else f"{key}: {text}")
 
 
 def build(cfg: DictConfig, key: str, given: Mapping[str, Any] | None = None) -> Any:
@@ -84,25 +86,44 @@ def takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
 
 
 def check_arguments(options: DictConfig, key: str, given: Mapping[str, Any]) -> None:
-    """Refuse options that are no arguments of what they name, and say which are.
+    """Refuse options that are no arguments of what they name, say which are, and refuse to go without those it needs.
+
+    Args:
+        options: With a `_target_`; options within them are checked as well.
+        key: Of the options.
+        given: Further arguments.
 
     Raises:
         BuildError: If there are such.
     """
     target = target_of(options, key)
     parameters = parameters_of(target)
-    unknown = [str(name) for name in [*options, *given] if name not in parameters and not str(name).startswith("_")]
-    if takes_any(parameters) or not unknown:
-        return
+    is_whole = not (options.get("_partial_") or given.get("_partial_") or "_args_" in options)
+    needed = [name for name, one in parameters.items() if one.default is one.empty and one.kind in _NAMED]
+    said = {name for name in options if not OmegaConf.is_missing(options, name)} | set(given)
+    missing = [name for name in needed if name not in said]
     name = getattr(target, "__qualname__", options["_target_"])
-    known = [one for one in parameters if one not in given]
-    raise BuildError(
-        key,
-        InputError(
-            f"expected arguments of {name} ({', '.join(known) or 'which takes none'}), got {unknown[0]}"
-            f"{near(unknown[0], known)}"
-        ),
-    )
+    unknown = [str(name) for name in [*options, *given] if name not in parameters and not str(name).startswith("_")]
+    if unknown and not takes_any(parameters):
+        known = [one for one in parameters if one not in given and (is_whole or one not in missing)]
+        listed = f"arguments of {name}, {', '.join(known)}" if known else f"{name} to be given nothing more"
+        raise BuildError(key, InputError(f"expected {listed}, got {unknown[0]}{near(unknown[0], known)}"))
+    if missing and is_whole:
+        raise BuildError(
+            key, InputError(f"expected {', '.join(missing)} for {name}, got none; say {key}.{missing[0]}=VALUE")
+        )
+    for argument in [name for name in map(str, options) if name in said and name in parameters]:
+        default, value = parameters[argument].default, options[argument]
+        expected = mismatch(hints_of(target).get(argument, hint_of_default(default)), value)
+        if expected is not None and value != default:
+            raise BuildError(f"{key}.{argument}", InputError(f"expected {expected}, got {value}"))
+    for inner in map(str, options):
+        part = None if OmegaConf.is_missing(options, inner) else options[inner]
+        if isinstance(part, DictConfig) and "_target_" in part:
+            check_arguments(part, f"{key}.{inner}", {})
+
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def _failing_key(options: DictConfig | ListConfig, key: str) -> str:

@@ -13,11 +13,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_prune.errors import InputError
-from lightning_prune.options import is_of_teacher, refuse_strays, refuse_unread
+from lightning_prune.options import is_of_teacher, refuse_strays, refuse_unknown, refuse_unread
 from lightning_prune.reporting import RunFolder
 from lightning_prune.runs.lengthening import LENGTHS, is_lengthened, lengthened
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when keys get other names or `_target_` leads to other places: runs of another layout are not resumed."""
 
 
@@ -50,7 +50,9 @@ def job_configuration(cfg: DictConfig) -> DictConfig:
     cfg.overrides = [word.lstrip("+") for word in hydra.overrides.task]
     for group in ("strategy", "callbacks", "logger"):
         refuse_strays(group, cfg[group])
-    refuse_unread(OmegaConf.to_container(cfg, resolve=False), cfg.overrides)  # type: ignore[arg-type]
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    refuse_unknown(config, hydra.overrides.task)
+    refuse_unread(config, cfg.overrides)
     cfg.layout = LAYOUT
     cfg.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     cfg.sweep = Path(hydra.sweep.dir).as_posix() if hydra.mode == RunMode.MULTIRUN else None

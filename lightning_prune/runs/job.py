@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.syntax import Syntax
 
 from lightning_prune.errors import InputError
-from lightning_prune.options import wants_full_errors
+from lightning_prune.options import remove_empty, spelled, wants_full_errors
 from lightning_prune.reporting import RunFolder, read_summary
 from lightning_prune.runs.comparison import print_report
 from lightning_prune.runs.configurations import job_configuration
@@ -33,7 +33,8 @@ def run_job(cfg: DictConfig) -> None:
     """
     hydra = HydraConfig.get()
     folder = RunFolder(Path(hydra.runtime.output_dir))
-    is_new = not folder.config.is_file()
+    of_hydra = {folder.hydra_overrides.parent.name, f"{hydra.job.name}.log"}
+    is_new = {path.name for path in folder.path.iterdir()} <= of_hydra
     try:
         with one_line():
             resumes = cfg.resume is not None
@@ -76,18 +77,18 @@ def _run(cfg: DictConfig) -> None:
     try:
         run_stages(cfg)
     except (KeyboardInterrupt, SystemExit) as stop:
-        print(f"Stopped. Go on with: python train.py resume={os.path.relpath(cfg.run_folder)}", file=sys.stderr)
+        typed = spelled(sys.argv[0], "train")
+        print(f"Stopped. Go on with: {typed} resume={os.path.relpath(cfg.run_folder)}", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM if isinstance(stop, SIGTERMException) else 1) from stop
 
 
 def _remove_unless_begun(folder: RunFolder) -> None:
-    """Remove a new run's folder in which nothing was learned; what else lies there stays."""
+    """Remove a new run's folder in which nothing was learned; one in which other things lie is left."""
     if folder.checkpoints.exists() or os.environ.get("LOCAL_RANK", "0") != "0":
         return
-    shutil.rmtree(folder.hydra_overrides.parent, ignore_errors=True)
-    for file in (folder.config, folder.path / f"{HydraConfig.get().job.name}.log"):
-        file.unlink(missing_ok=True)
-    for place in (folder.path, *folder.path.parents[:2]):
-        if place == Path.cwd() or any(place.iterdir()):
-            break
-        place.rmdir()
+    for path in folder.path.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    remove_empty(folder.path)

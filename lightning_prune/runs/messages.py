@@ -1,11 +1,15 @@
 """What a run says: its mistakes in one line, its own lines once for all processes, and less of what libraries say."""
 
+import io
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 
 from hydra.errors import HydraException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_prune.errors import InputError
@@ -36,8 +40,9 @@ def ending_in_one_line(*kinds: type[Exception]) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says in one line, with its type unless it is a person's mistake."""
-    return joined(error) if isinstance(error, InputError) else f"{type(error).__name__}: {joined(error)}"
+    """Return what an error says in one line, with its type unless that says no more than that a value is wrong."""
+    plain = isinstance(error, ValueError | MisconfigurationException) and str(error)
+    return joined(error) if plain else f"{type(error).__name__}: {joined(error)}"
 
 
 def joined(error: BaseException) -> str:
@@ -52,9 +57,38 @@ def say(line: str) -> None:
 
 
 def quiet_libraries() -> None:
-    """Leave out what Lightning says of itself, and warnings that nobody can act on."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning 2.6 on torch 2.13
-    warnings.filterwarnings("ignore", ".*functional.all_gather is deprecated")  # the same
-    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # as it should, on resuming
-    warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
+    """Leave out what Lightning says of itself, and warnings that nobody can act on; show the others in a line each."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.formatwarning = _as_one_line
+    for message in _USELESS:
+        warnings.filterwarnings("ignore", message)
+
+
+_USELESS = (
+    ".*LeafSpec",  # Lightning 2.6 on torch 2.13
+    ".*functional.all_gather is deprecated",  # the same
+    "Checkpoint directory .* exists and is not empty",  # as it should, on resuming
+    "Experiment logs directory .* exists and is not empty",
+)
+"""How warnings begin that nobody can act on."""
+
+
+def _as_one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"Warning: {' '.join(str(message).split())}\n"
+
+
+@contextmanager
+def quiet_wandb() -> Iterator[None]:
+    """Let Weights & Biases begin without a word and leave the screen alone, unless its own variables say otherwise.
+
+    Where somebody would be asked to log in, it fails and says how to.
+    """
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_CONSOLE", "off")
+    # It warns, before it has read the first of these, of an option that Lightning sets.
+    said = io.StringIO() if os.environ["WANDB_SILENT"] == "true" else sys.stderr
+    with redirect_stderr(said):
+        yield

@@ -71,19 +71,28 @@ DEVICES: dict[str, Callable[[], bool]] = {
 
 
 def check_numbers(config: Config) -> None:
-    """Refuse what has to be a whole number of at least 1 and is not.
+    """Refuse numbers of the run itself that are none, or too small.
 
     Raises:
-        InputError: If there is such.
+        InputError: If there are such.
     """
-    numbers = {"latency_batch_size": config["latency_batch_size"]}
+    least = {"latency_batch_size": 1, "round_to": 1, "min_width": 1, "seed": 0}
+    numbers = {key: config[key] for key in least}
+    optional = {key: config[key] for key in ("threads", "checkpoint_every_n_steps") if config[key] is not None}
+    of_trainer = ("max_epochs", "accumulate_grad_batches")
+    numbers |= optional | {f"trainer.{key}": config["trainer"].get(key, 1) for key in of_trainer}
     if needs_teacher(config) and not config["teacher"]["checkpoint"]:
         numbers["teacher.epochs"] = config["teacher"]["epochs"]
     if config["finetune"]:
         numbers["finetune.epochs"] = config["finetune"]["epochs"]
+    if numbers["trainer.max_epochs"] == -1:
+        del numbers["trainer.max_epochs"]  # of a run whose length max_steps or max_time tells
     for key, number in numbers.items():
-        if not isinstance(number, int) or number < 1:
-            raise InputError(f"expected {key} to be a whole number of at least 1, got {number}")
+        if type(number) is not int or number < least.get(key, 1):
+            null = "null or " if key in optional else ""
+            raise InputError(f"expected {key} to be {null}a whole number of at least {least.get(key, 1)}, got {number}")
+    if config["seed"] >= 2**32:
+        raise InputError(f"expected seed to be below {2**32}, got {config['seed']}")
 
 
 def check_finetuning(config: Config) -> None:

@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import (
     RichModelSummary,
     StochasticWeightAveraging,
 )
-from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_prune.callbacks import ExactResume, Pruner, SparsityMonitor
@@ -26,7 +25,7 @@ from lightning_prune.runs.checkpoints import AtomicCheckpoints, check_checkpoint
 from lightning_prune.runs.configurations import folder_of
 from lightning_prune.runs.fresh_schedule import FreshSchedule
 from lightning_prune.runs.late_loggers import LateLoggers
-from lightning_prune.runs.messages import one_line
+from lightning_prune.runs.messages import first_line, one_line
 from lightning_prune.runs.monitoring import MonitorCheck, metric_of
 from lightning_prune.runs.progress_line import ProgressLine
 from lightning_prune.runs.trainers import build_callbacks, build_loggers, build_trainer
@@ -48,9 +47,7 @@ def trained(
         fit_to_best(trainer, module, data, folder)
         yield trainer
     finally:
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish()
+        late.finish()
 
 
 def stage_callbacks(cfg: DictConfig, folder: RunFolder, chosen: Iterable[Callback]) -> list[Callback]:
@@ -119,14 +116,17 @@ def fit_to_best(trainer: Trainer, module: LightningModule, data: LightningDataMo
         raise
     except Exception as error:
         if trainer.global_step == start:
-            raise InputError(f"{type(error).__name__}: {error}") from error
+            raise InputError(first_line(error)) from error
         raise
     module.cpu()
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     best = folder.saved_checkpoint
     if best is None:
-        raise InputError("expected at least one epoch of training, got none; set trainer.max_epochs to 1 or more")
+        raise InputError(
+            "expected at least one epoch of training, got none; set trainer.max_epochs, or trainer.max_steps, to 1 or "
+            "more"
+        )
     module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         # A checkpoint from before the last choice, or of averaged weights, is not masked.

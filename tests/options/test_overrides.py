@@ -5,7 +5,7 @@ import re
 import pytest
 
 from lightning_prune.errors import InputError
-from lightning_prune.options.overrides import refuse_misplaced, refuse_renamed, refuse_strays
+from lightning_prune.options.overrides import refuse_misplaced, refuse_renamed, refuse_strays, refuse_unknown
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,20 @@ def test_what_is_no_option_of_a_group_is_refused(group: str) -> None:
     refuse_strays(group, {"sfp": {"_target_": "lightning_prune.SoftFilterPruning"}})
     with pytest.raises(InputError, match=re.escape(f"got {group}.sparsity=0.4; in conf/{group}/NAME.yaml let")):
         refuse_strays(group, {"sparsity": 0.4, "_target_": "lightning_prune.SoftFilterPruning"})
+
+
+def test_a_misspelt_logger_is_told_the_chosen_one() -> None:
+    with pytest.raises(InputError, match=r"add logger.wndb._target_=CLASS; did you mean wandb\?"):
+        refuse_strays("logger", {"wandb": {"_target_": "WandbLogger"}, "wndb": {"project": "x"}})
+
+
+def test_new_keys_are_those_that_something_reads() -> None:
+    refuse_unknown({"optimizer": {"lr": "${my_lr}"}}, ["+my_lr=0.1", "+trainer.max_steps=3", "+strategy.my.x=1"])
+    with pytest.raises(InputError, match=r"got sparsitty=0.4, which nothing reads; did you mean sparsity\?"):
+        refuse_unknown({"sparsity": 0.4}, ["+sparsitty=0.4"])
+
+
+def test_keys_that_every_run_needs_are_not_deleted() -> None:
+    with pytest.raises(InputError, match=r"expected seed=VALUE, which every run needs, got ~seed"):
+        refuse_unknown({"sparsity": 0.4}, ["~seed"])
+    refuse_unknown({"callbacks": {}}, ["~callbacks.stop"])
