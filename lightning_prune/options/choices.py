@@ -95,6 +95,8 @@ def _check_choice(word: str, group: str, value: Any) -> None:
             return
         hint = f"{group}=none" if value is None and "none" in names else f"{group} to be one of {', '.join(names)}"
         raise InputError(f"expected {hint}, got {word}")
+    if len(set(chosen)) < len(chosen) or ("none" in chosen and len(chosen) > 1):
+        raise InputError(f"expected options of {group} each of which is chosen once, or none alone, got {word}")
     if len(chosen) > 1 and group not in SEVERAL:
         raise InputError(f"expected one {group}, got {word}; choose one of them")
 

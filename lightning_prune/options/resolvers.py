@@ -16,9 +16,9 @@ def existing_or(resume: str | None, default: str) -> str:
         return default
     from lightning_prune.reporting import RunFolder  # with torch, for which help does not wait
 
-    if not RunFolder(Path(resume)).config.is_file():
+    if not RunFolder(Path(str(resume))).config.is_file():
         raise SystemExit(f"Error: resume: expected the folder of a run, with a config.yaml in it, got {resume}")
-    return str(Path(resume).absolute())
+    return str(Path(str(resume)).absolute())
 
 
 def wandb_offline() -> bool:

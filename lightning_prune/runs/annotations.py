@@ -14,7 +14,13 @@ def hints_of(target: Callable[..., Any]) -> Mapping[str, Any]:
     try:
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except Exception:  # names that are there for type checkers alone, and whatever an own module has
-        return {}
+        try:
+            parameters = inspect.signature(target).parameters
+        except (TypeError, ValueError):
+            return {}
+        empty = inspect.Parameter.empty
+        hints = {name: one.annotation for name, one in parameters.items() if one.annotation is not empty}
+        return {name: hint for name, hint in hints.items() if not isinstance(hint, str)}
     return {name: hint for name, hint in hints.items() if name != "return"}
 
 
@@ -41,10 +47,12 @@ def mismatch(hint: Any, value: Any) -> str | None:
     words = [WORDS[kind] for kind in WORDS if kind in kinds and not (kind is int and float in kinds)]
     choices = list(dict.fromkeys(str(one) for kind in kinds for one in get_args(kind) if get_origin(kind) is Literal))
     unknown = [kind for kind in kinds if kind not in WORDS and get_origin(kind) is not Literal]
-    if any(_may_be_plain(kind) for kind in unknown) or not (words or choices):
+    if any(_may_be_plain(kind) for kind in unknown) or kinds == [Any]:
         return None
     if type(value) in kinds or str(value) in choices or (type(value) is int and float in kinds):
         return None
+    if set(words) <= {WORDS[types.NoneType]}:
+        words = [*(f"a {kind.__name__}" for kind in unknown), *words]
     listed = [*choices, *words]
     return " or ".join([", ".join(listed[:-1]), listed[-1]] if len(listed) > 1 else listed)
 

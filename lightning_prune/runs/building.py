@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lightning_prune.errors import InputError
-from lightning_prune.options import near
+from lightning_prune.options import near, options_of
 from lightning_prune.runs.annotations import hint_of_default, hints_of, mismatch
 from lightning_prune.runs.messages import first_line
 
@@ -112,11 +112,12 @@ def check_arguments(options: DictConfig, key: str, given: Mapping[str, Any]) -> 
         raise BuildError(
             key, InputError(f"expected {', '.join(missing)} for {name}, got none; say {key}.{missing[0]}=VALUE")
         )
-    for argument in [name for name in map(str, options) if name in said and name in parameters]:
+    for argument in [name for name in map(str, options) if name in said & parameters.keys() - given.keys()]:
         default, value = parameters[argument].default, options[argument]
         expected = mismatch(hints_of(target).get(argument, hint_of_default(default)), value)
         if expected is not None and value != default:
-            raise BuildError(f"{key}.{argument}", InputError(f"expected {expected}, got {value}"))
+            hint = f"; {argument}={value} chooses one" if value in options_of(argument) else ""
+            raise BuildError(f"{key}.{argument}", InputError(f"expected {expected}, got {value}{hint}"))
     for inner in map(str, options):
         part = None if OmegaConf.is_missing(options, inner) else options[inner]
         if isinstance(part, DictConfig) and "_target_" in part:

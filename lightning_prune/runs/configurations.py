@@ -16,6 +16,7 @@ from lightning_prune.errors import InputError
 from lightning_prune.options import is_of_teacher, refuse_strays, refuse_unknown, refuse_unread
 from lightning_prune.reporting import RunFolder
 from lightning_prune.runs.lengthening import LENGTHS, is_lengthened, lengthened
+from lightning_prune.runs.messages import joined
 
 LAYOUT = 2
 """Raised when keys get other names or `_target_` leads to other places: runs of another layout are not resumed."""
@@ -94,7 +95,7 @@ def make_paths_absolute(cfg: DictConfig) -> None:
     cfg.teacher.folder = str(Path(cfg.teacher.folder).absolute())
     for options, key in ((cfg.data, "path"), (cfg, "weights"), (cfg.teacher, "checkpoint")):
         if options.get(key):
-            options[key] = str(Path(options[key]).absolute())
+            options[key] = str(Path(str(options[key])).absolute())
 
 
 def take_models_of_runs(cfg: DictConfig) -> None:
@@ -132,7 +133,12 @@ def read_configuration(folder: RunFolder) -> DictConfig:
     """
     if not folder.config.is_file():
         raise InputError(f"expected the folder of a run, with a config.yaml in it, got {folder.path}")
-    cfg = OmegaConf.load(folder.config)
+    try:
+        cfg = OmegaConf.load(folder.config)
+    except Exception as error:  # of whatever kind the parser has
+        raise InputError(
+            f"expected the configuration of a run, keys with values, got {folder.config}: {joined(error)}"
+        ) from error
     if not isinstance(cfg, DictConfig) or not cfg:
         raise InputError(f"expected the configuration of a run, keys with values, got {folder.config}")
     return cfg

@@ -41,6 +41,8 @@ def ending_in_one_line(*kinds: type[Exception]) -> Iterator[None]:
 
 def first_line(error: BaseException) -> str:
     """Return what an error says in one line, with its type unless that says no more than that a value is wrong."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{type(error).__name__}: {error.filename}: {error.strerror}"
     plain = isinstance(error, ValueError | MisconfigurationException) and str(error)
     return joined(error) if plain else f"{type(error).__name__}: {joined(error)}"
 
@@ -61,6 +63,7 @@ def quiet_libraries() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.formatwarning = _as_one_line
+    warnings.simplefilter("once", UserWarning)  # every stage has a Trainer that warns
     for message in _USELESS:
         warnings.filterwarnings("ignore", message)
 

@@ -83,8 +83,8 @@ def build_strategy(cfg: DictConfig, teacher: nn.Module | None) -> dict[str, Call
     found = {}
     for name, options in cfg.strategy.items():
         given: dict[str, Any] = {"teacher": teacher} if "teacher" in options else {}
-        if "student" in options and options.student is None and is_classifier:
-            given["student"] = "network"
+        if "student" in options and options.student is None:
+            given["student"] = "network" if is_classifier else ""
         found[name] = build(cfg, f"strategy.{name}", given)
     return found
 

@@ -117,6 +117,7 @@ def checked_run_parts(cfg: DictConfig) -> RunParts:
     check_strategy(partial(parts.module, cfg), callbacks.values())
     if finetuning is not None:
         check_strategy(partial(parts.module, finetuning), last.values())
+        parts.module(finetuning)
     return parts
 
 

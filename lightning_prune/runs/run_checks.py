@@ -30,6 +30,9 @@ def check_options(cfg: DictConfig) -> None:
     refuse_unread_parts(cfg)
     if cfg.finetune:
         check_finetuning(cfg)
+    if needs_teacher(cfg) and not cfg.teacher.checkpoint:
+        for part in ("optimizer", "lr_scheduler"):
+            check_arguments(cfg.teacher[part], f"teacher.{part}", {})
     if needs_momentum(cfg):
         check_optimizer_state(build(cfg, "optimizer"))
     if cfg.threads is not None:

@@ -100,57 +100,13 @@ def test_two_processes_make_one_run(tmp_path: Path) -> None:
     assert "expected a new folder for a new run" in again.stderr
 
 
-MISTAKES = [
-    (["strategy=sfp", "sparsity=1.2"], "Error in strategy.sfp: expected sparsity in [0, 1), got 1.2"),
-    (
-        ["strategy=sfp", "strategy.sfp.sparsity={nothing*:0.5}"],
-        "expected sparsity[nothing*] to match a prunable layer",
-    ),
-    (["strategy=gmp", "strategy.gmp.begin=0.6"], "expected begin not after end, got begin=240 and end=200"),
-    (["strategy=gmp", "criterion=apoz"], "expected granularity Channel() for APoZ"),
-    (
-        ["strategy=sfp", "granularity=element"],
-        "Error: expected a strategy that takes a granularity, got strategy=[sfp]; leave granularity out, or use",
-    ),
-    (["strategy=gmp", "granularity=[element,input_channel]"], "expected one granularity, got granularity=[element"),
-    (["strategy=nothing"], "Could not find 'strategy/nothing'"),
-    (["model=nothing"], "Could not find 'model/nothing'"),
-    (["data=cifar10", "data.path=nowhere"], "data.path: expected a folder with parquet files, got"),
-    (["trainer.max_epochs=0"], "expected at least one epoch of training, got none"),
-    (["optimizer.lr=-1"], "Error: ValueError: Invalid learning rate: -1"),
-    (["seed=abc"], "Error: ValueError"),
-    (["latency_batch_size=0"], "expected latency_batch_size to be a whole number of at least 1, got 0"),
-    (["data=image_folder"], "data.path"),
-    (["resume=nowhere"], "expected the folder of a run, with a config.yaml in it, got nowhere"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
-def test_mistakes_end_with_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
-    result = run_here("train.py", *arguments, "logger=csv", cwd=tmp_path)
-    assert result.returncode != 0
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
-    assert not list(tmp_path.glob("outputs/*/*/checkpoints/*"))
-
-
-@pytest.mark.parametrize(("arguments", "message"), [MISTAKES[0], MISTAKES[2]])
-def test_mistakes_end_with_the_same_line_in_a_process_of_their_own(
-    arguments: list[str], message: str, tmp_path: Path
-) -> None:
-    here, result = (run("train.py", *arguments, "logger=csv", cwd=tmp_path) for run in (run_here, run_process))
-    assert message in result.stderr
-    assert (result.returncode, result.stderr) == (here.returncode, here.stderr)
+@pytest.mark.parametrize("words", [["sparsity=1.2"], ["strategy.sfp.sparsty=0.3"]])
+def test_mistakes_end_with_the_same_line_in_a_process_of_their_own(words: list[str], tmp_path: Path) -> None:
+    here, result = (run("train.py", "strategy=sfp", *words, cwd=tmp_path) for run in (run_here, run_process))
+    assert result.stderr.startswith("Error: ")
+    assert (result.returncode, result.stdout, result.stderr) == (here.returncode, here.stdout, here.stderr)
 
 
 def test_full_error_is_one_variable_away(tmp_path: Path) -> None:
     result = run_here("train.py", "strategy=sfp", "sparsity=1.2", "logger=csv", cwd=tmp_path, HYDRA_FULL_ERROR="1")
     assert "Traceback" in result.stderr
-
-
-def test_help_lists_the_groups(tmp_path: Path) -> None:
-    result = run_here("train.py", "--help", cwd=tmp_path)
-    assert result.returncode == 0
-    assert re.search(r"strategy: .*fpgm.*sfp", result.stdout)
-    assert re.search(r"finetune: gal, kd, labels, none", result.stdout)
-    assert "sparsity: 0.4" in result.stdout
