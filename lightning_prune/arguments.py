@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import is_dataclass
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any
@@ -73,7 +73,7 @@ def one_of(name: str, value: Any, options: Iterable[Any]) -> Any:
 
 
 def items(name: str, value: Any, what: str) -> Any:
-    """Return `value` if it is a collection, but neither a text nor a dictionary: a list, say.
+    """Return `value` if it is a list, or the like: no text, no dictionary and no tensor.
 
     Args:
         name: What it is called in the message.
@@ -83,7 +83,7 @@ def items(name: str, value: Any, what: str) -> Any:
     Raises:
         InputError: If it is not.
     """
-    if isinstance(value, Collection) and not isinstance(value, str | bytes | dict) and _has_length(value):
+    if isinstance(value, Sequence | Set) and not isinstance(value, str | bytes):
         return value
     raise InputError(f"expected {name} to be a list of {what}, got {shown(value)}")
 
@@ -158,15 +158,6 @@ def nearest(text: str, names: Iterable[str], most: int = 8) -> str:
 
 def _called(kind: Any) -> str:
     return "None" if kind is type(None) else str(kind.__name__)
-
-
-def _has_length(value: Collection[Any]) -> bool:
-    """Return whether a collection can be counted, which a tensor without dimensions cannot."""
-    try:
-        len(value)
-    except TypeError:
-        return False
-    return True
 
 
 def _can_be_called_with(value: Callable[..., Any], arguments: int) -> bool:

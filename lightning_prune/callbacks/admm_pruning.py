@@ -152,7 +152,7 @@ class ADMMPruning(TimedPruner):
         prunables = [prunable for sparse in self._sets for prunable in sparse.competition.prunables]
         names = dict.fromkeys(name for prunable in prunables for name in prunable.filters)
         weights = [tensors[name].detach() for name in names]
-        found: dict[str, Any] = {"weight_sparsity": _share_of_zeros(weights)}
+        found: dict[str, Any] = {"weight_sparsity": _share_of_zeros(weights), **super().report(module)}
         if kernels := [Kernel().units(weight).any(dim=1) for weight in weights if weight.ndim > 2]:
             found["kernel_sparsity"] = _share_of_zeros(kernels)
         if isinstance(pattern := self._mined or self.granularity, Pattern):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from lightning_prune.arguments import instance, shown
+from lightning_prune.arguments import instance, shown, whole_number
 from lightning_prune.callbacks.held_zeros import HeldZeros
 from lightning_prune.callbacks.pruner import Pruner, pruners
 from lightning_prune.errors import InputError
@@ -104,7 +104,7 @@ class QuantizationAwareTraining(OrderedCallback):
             check_patterns("layers", self.layers)
         for name, bits in {"first_bits": first_bits, "last_bits": last_bits}.items():
             if bits is not None:
-                self._check_edge(name, bits)
+                self._check_edge(name, whole_number(name, bits))
         self.first_bits, self.last_bits = first_bits, last_bits
         own = _OF_INTEGERS if self.quantizer.integer else _OF_OTHERS
         given = (activations_from, freeze_ranges, freeze_batch_norm)

@@ -33,7 +33,8 @@ class SparsityMonitor(OrderedCallback):
             module's `example_input_array`, or else the first training batch.
 
     Raises:
-        InputError: If the example input is none; when training starts, also if the module cannot be traced.
+        InputError: If the example input is none; when training starts, also if one is known and the module cannot be
+            traced with it.
     """
 
     order = CallbackOrder.MEASURING

@@ -252,6 +252,17 @@ class Teacher:
     def _answer(self, call: RecordedCall) -> Any:
         self._teacher_layers.begin()
         self.network.train(not self._evaluating)
+        try:
+            return self._answered(call)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError) as error:
+            raise InputError(
+                f"expected a teacher that takes what the student is given, got a {type(self.network).__name__} that "
+                f"raises {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            ) from error
+
+    def _answered(self, call: RecordedCall) -> Any:
         if self._evaluating:
             return self.network(*call.arguments, **call.keywords)
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}

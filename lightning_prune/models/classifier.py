@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -12,6 +13,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_prune.arguments import instance, shown, whole_number
 from lightning_prune.errors import InputError
 from lightning_prune.models.lr_schedules import LRSchedule
 
@@ -35,6 +37,10 @@ class ImageClassifier(LightningModule):
             `lr_schedules`, which are stepped with each batch or by a metric. Without one, the rate falls to a fifth at
             30 %, 60 % and 80 % of the trainer's `max_epochs`, and stays where that is unlimited.
 
+    Raises:
+        InputError: If an argument is of another type; when a checkpoint is loaded, if it is that of a slim model, for
+            which this one is too wide.
+
     Reference:
         The defaults are the CIFAR recipe of He, Liu, Wang, Hu, Yang, "Filter Pruning via Geometric Median for Deep
         Convolutional Neural Networks Acceleration", 2019, arXiv 1811.00250, as its code has it.
@@ -48,6 +54,11 @@ class ImageClassifier(LightningModule):
         lr_scheduler: Callable[[Optimizer], LRScheduler] | LRSchedule | None = None,
     ) -> None:
         super().__init__()
+        instance("network", nn.Module, network)
+        whole_number("num_classes", num_classes)
+        _check_builder("optimizer", optimizer, Optimizer)
+        if not isinstance(lr_scheduler, LRSchedule):
+            _check_builder("lr_scheduler", lr_scheduler, LRScheduler)
         self.network = network
         self.num_classes = num_classes
         self.optimizer = optimizer or _sgd
@@ -107,6 +118,16 @@ class ImageClassifier(LightningModule):
             return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler.configure(optimizer, self.trainer)}
         return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say how the file of a slim model is opened, whose weights do not fit a wide one."""
+        own, state = self.state_dict(), checkpoint["state_dict"]
+        if "widths" in checkpoint and any(name in own and own[name].shape != state[name].shape for name in state):
+            raise InputError(
+                f"expected the checkpoint of a network as wide as this {type(self).__name__}, got that of a slim one; "
+                "open it by lightning_prune.load_slim(module, path), or let a Trainer do so with SlimWidths() among "
+                "its callbacks"
+            )
+
     def _score(self, batch: Batch, accuracy: MulticlassAccuracy) -> tuple[Tensor, int]:
         images, labels = batch
         logits = self(images)
@@ -122,6 +143,15 @@ class ImageClassifier(LightningModule):
         raise InputError(
             f"model: expected {type(self.network).__name__} to return logits (n, {self.num_classes}), got {came}; give "
             f"it {self.num_classes} classes, and a forward that returns nothing but their logits"
+        )
+
+
+def _check_builder(name: str, value: Any, kind: type) -> None:
+    """Refuse what does not build anything of a kind: it is a class of that kind, or a function, or None."""
+    if not (value is None or (issubclass(value, kind) if isinstance(value, type) else callable(value))):
+        raise InputError(
+            f"expected {name} to be a function that returns an instance of {kind.__name__}, such as "
+            f"functools.partial of its class, got {shown(value)}"
         )
 
 

@@ -5,7 +5,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from lightning_prune.errors import InputError
+from lightning_prune.arguments import whole_number
 from lightning_prune.models.initialization import initialize_convolutions
 
 _BLOCKS = 3
@@ -46,15 +46,16 @@ def densenet40(num_classes: int = 10, in_channels: int = 3, growth: int = 12) ->
         A module from images `(n, in_channels, h, w)`, 4x4 or larger, to logits `(n, num_classes)`.
 
     Raises:
-        InputError: If `growth` is below 1.
+        InputError: If an argument is no whole number of at least 1.
 
     Reference:
         Huang, Liu, van der Maaten, Weinberger, "Densely Connected Convolutional Networks", 2017, arXiv 1608.06993,
         section 3; in the form of Lin et al., "Towards Optimal Structured CNN Pruning via Generative Adversarial
         Learning", 2019, arXiv 1903.09291.
     """
-    if growth < 1:
-        raise InputError(f"expected growth >= 1, got {growth}")
+    whole_number("num_classes", num_classes)
+    whole_number("in_channels", in_channels)
+    whole_number("growth", growth)
     width = 2 * growth
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=nn.Conv2d(in_channels, width, 3, padding=1, bias=False))
     for number in range(1, _BLOCKS + 1):

@@ -5,6 +5,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from lightning_prune.arguments import whole_number
 from lightning_prune.models.initialization import initialize_convolutions
 
 # Table 1 of the paper: channels of 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 and pool projection.
@@ -63,10 +64,15 @@ def googlenet(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
     Returns:
         A module from images `(n, in_channels, h, w)` to logits `(n, num_classes)`.
 
+    Raises:
+        InputError: If an argument is no whole number of at least 1.
+
     Reference:
         Szegedy et al., "Going Deeper with Convolutions", 2015, arXiv 1409.4842, table 1, from inception (3a) on; in
         the form of Lin et al., "HRank: Filter Pruning using High-Rank Feature Map", 2020, arXiv 2002.10179.
     """
+    whole_number("num_classes", num_classes)
+    whole_number("in_channels", in_channels)
     width = 192
     layers: OrderedDict[str, nn.Module] = OrderedDict(pre_layers=nn.Sequential(*_conv_bn_relu(in_channels, width, 3)))
     for name, widths in _MODULES.items():

@@ -4,6 +4,8 @@ from collections import OrderedDict
 
 from torch import nn
 
+from lightning_prune.arguments import whole_number
+
 _SIZE = 28
 
 
@@ -19,9 +21,14 @@ def lenet_300_100(num_classes: int = 10, in_channels: int = 1) -> nn.Module:
     Returns:
         A module from images `(n, in_channels, 28, 28)` to logits `(n, num_classes)`.
 
+    Raises:
+        InputError: If an argument is no whole number of at least 1.
+
     Reference:
         LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998.
     """
+    whole_number("num_classes", num_classes)
+    whole_number("in_channels", in_channels)
     return nn.Sequential(
         OrderedDict(
             flatten=nn.Flatten(1),
@@ -46,10 +53,15 @@ def lenet_5(num_classes: int = 10, in_channels: int = 1) -> nn.Module:
     Returns:
         A module from images `(n, in_channels, 28, 28)` to logits `(n, num_classes)`.
 
+    Raises:
+        InputError: If an argument is no whole number of at least 1.
+
     Reference:
         LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998; the widths are
         those of Caffe's `examples/mnist/lenet.prototxt`, which the pruning literature measures.
     """
+    whole_number("num_classes", num_classes)
+    whole_number("in_channels", in_channels)
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(in_channels, 20, 5),

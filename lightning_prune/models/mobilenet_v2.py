@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from lightning_prune.errors import InputError
+from lightning_prune.arguments import number, one_of, whole_number
 from lightning_prune.models.initialization import initialize_convolutions
 
 # Table 2 of the paper: expansion, channels, blocks.
@@ -97,16 +97,17 @@ def mobilenet_v2(
         A module from images `(n, in_channels, h, w)` to logits `(n, num_classes)`.
 
     Raises:
-        InputError: If `stem_stride` is neither 1 nor 2, or `width_mult` is not positive.
+        InputError: If `stem_stride` is neither 1 nor 2, `width_mult` is not positive, or another argument no whole
+            number of at least 1.
 
     Reference:
         Sandler, Howard, Zhu, Zhmoginov, Chen, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018, arXiv
         1801.04381, table 2.
     """
-    if stem_stride not in (1, 2):
-        raise InputError(f"expected stem_stride 1 (32x32 images) or 2 (ImageNet), got {stem_stride}")
-    if not width_mult > 0:
-        raise InputError(f"expected width_mult > 0, got {width_mult}")
+    whole_number("num_classes", num_classes)
+    whole_number("in_channels", in_channels)
+    one_of("stem_stride, 1 for 32x32 images or 2 for ImageNet,", stem_stride, (1, 2))
+    number("width_mult", width_mult, "(0, inf)")
     if stem_stride == 2:
         return MobileNetV2(num_classes, in_channels, width_mult, _IMAGENET_STRIDES, dropout=0.2)
     return MobileNetV2(num_classes, in_channels, width_mult, _CIFAR_STRIDES, dropout=0.0)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_prune.arguments import items, one_of, whole_number
 from lightning_prune.errors import InputError
 from lightning_prune.models.initialization import initialize_convolutions
 
@@ -99,7 +100,7 @@ class ResNet(nn.Module):
         shortcut: "A" (parameter-free) or "B" (projection) where the shape changes.
 
     Raises:
-        InputError: If `shortcut` is neither "A" nor "B".
+        InputError: If `shortcut` is neither "A" nor "B", or another argument no whole number of at least 1.
 
     Reference:
         He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", 2016, arXiv 1512.03385, section 4.2.
@@ -114,8 +115,14 @@ class ResNet(nn.Module):
         shortcut: Shortcut = "A",
     ) -> None:
         super().__init__()
-        if shortcut not in ("A", "B"):
-            raise InputError(f"expected shortcut 'A' (zero-padded) or 'B' (projection), got {shortcut!r}")
+        for name, sizes in (("blocks", blocks), ("widths", widths)):
+            if len(items(name, sizes, "three numbers")) != 3:
+                raise InputError(f"expected {name} of three stages, got {len(sizes)}")
+            for size in sizes:
+                whole_number(f"each number in {name}", size)
+        whole_number("num_classes", num_classes)
+        whole_number("in_channels", in_channels)
+        one_of("shortcut, zero-padded or a projection,", shortcut, ("A", "B"))
         self.conv1 = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import nn
 
-from lightning_prune.errors import InputError
+from lightning_prune.arguments import one_of, whole_number
 from lightning_prune.models.initialization import initialize_convolutions
 
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -25,15 +25,16 @@ def vgg16_bn(num_classes: int = 10, in_channels: int = 3, head: Literal["linear"
         A module from images `(n, in_channels, 32, 32)` to logits `(n, num_classes)`.
 
     Raises:
-        InputError: If `head` is neither "linear" nor "mlp".
+        InputError: If `head` is neither "linear" nor "mlp", or another argument no whole number of at least 1.
 
     Reference:
         Simonyan, Zisserman, 2015, arXiv 1409.1556, configuration D. The "linear" form is that of Liu et al., "Learning
         Efficient Convolutional Networks through Network Slimming", 2017, arXiv 1708.06519; the "mlp" form that of Lin
         et al., "Towards Optimal Structured CNN Pruning via Generative Adversarial Learning", 2019, arXiv 1903.09291.
     """
-    if head not in ("linear", "mlp"):
-        raise InputError(f"expected head 'linear' or 'mlp', got {head!r}")
+    whole_number("num_classes", num_classes)
+    whole_number("in_channels", in_channels)
+    one_of("head", head, ("linear", "mlp"))
     width = _STAGES[-1][-1]
     classifier: nn.Module = nn.Linear(width, num_classes)
     if head == "mlp":

@@ -90,7 +90,9 @@ def _settled(sparsity: Sparsity | None, granularity: Granularity) -> Sparsity:
     fixed = granularity.sparsity
     if sparsity is None:
         if fixed is None:
-            raise InputError(f"expected a sparsity in [0, 1) for granularity {granularity!r}, got None")
+            raise InputError(
+                f"expected a sparsity in [0, 1) for granularity {granularity!r}, got None; give sparsity=0.4, say"
+            )
         return fixed
     sparsity = check_each("sparsity", sparsity, lambda name, value: check_sparsity(value, name))
     for value in sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]:

@@ -11,6 +11,8 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from lightning_prune.arguments import instance, number
+from lightning_prune.errors import InputError
 from lightning_prune.graph import ExampleInput
 from lightning_prune.reporting.mac_counting import checked_input, macs, undisturbed
 
@@ -19,6 +21,9 @@ from lightning_prune.reporting.mac_counting import checked_input, macs, undistur
 # fifth apart; with as many threads as cores, 1.3 to 500.
 _NOISY = 1.25
 """Upper over lower quartile of a latency beyond which its median says too little to be divided by another."""
+
+_LONGEST = 3
+"""How many times as long as asked for is measured while a latency is noisy."""
 
 _ROUNDS = 9
 """Forward passes of each model at least: of five, the quartiles are the second best and the second worst."""
@@ -30,7 +35,7 @@ class Profile:
 
     Attributes:
         parameters: Elements of all parameters, trainable or not, shared ones once.
-        nonzeros: Those of them that are not zero.
+        nonzeros: Those of them that are not zero; NaN of a network that nobody has trained.
         macs: Multiply-accumulates of convolutions and linear layers for one sample; NaN without an example batch.
         bytes: Size of parameters and buffers in memory.
         latency_ms: Median time of a forward pass over the example batch, in milliseconds; NaN without one.
@@ -41,7 +46,7 @@ class Profile:
     """
 
     parameters: int
-    nonzeros: int
+    nonzeros: float
     macs: float
     bytes: int
     latency_ms: float
@@ -53,7 +58,7 @@ class Profile:
     @property
     def noisy(self) -> bool:
         """Whether the quartiles of the latency lie so far apart that its median says little."""
-        return self.latency_high_ms > _NOISY * self.latency_low_ms
+        return _noisy(self.latency_low_ms, self.latency_high_ms)
 
 
 def profile(model: nn.Module, example_input: ExampleInput, *, latency_seconds: float = 0.5) -> Profile:
@@ -62,15 +67,26 @@ def profile(model: nn.Module, example_input: ExampleInput, *, latency_seconds: f
     Args:
         model: Any module; a LightningModule is measured by its `forward`.
         example_input: Arguments of `forward` on the model's device; the first axis of the first one is the batch.
-        latency_seconds: About how long to repeat the forward pass, in seconds; it runs at least nine times.
+        latency_seconds: About how long to repeat the forward pass, in seconds; up to three times as
+            long while the quartiles lie far apart, and for nine passes at least.
 
     Returns:
         The costs of the model as it is: weights that are zero count in everything but `nonzeros`.
 
     Raises:
-        InputError: If `example_input` is no batch of tensors.
+        InputError: If an argument is of another kind, or `forward` does not run on the example input.
     """
-    return profile_all([model], example_input, latency_seconds=latency_seconds)[0]
+    instance("model", nn.Module, model)
+    number("latency_seconds", latency_seconds, "[0, inf)")
+    inputs = checked_input(example_input)
+    try:
+        return profile_all([model], inputs, latency_seconds=latency_seconds)[0]
+    except (RuntimeError, TypeError) as error:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
+        raise InputError(
+            f"expected {type(model).__name__}.forward to run on an example input of shape {shapes}, got "
+            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        ) from error
 
 
 def profile_all(
@@ -119,6 +135,10 @@ def _profile(model: nn.Module, macs: float, quartiles_ms: tuple[float, float, fl
     )
 
 
+def _noisy(low: float, high: float) -> bool:
+    return high > _NOISY * low
+
+
 def _quartiles(times: Sequence[float]) -> tuple[float, float, float]:
     low, middle, high = quantiles(times, n=4, method="inclusive")
     return low, middle, high
@@ -151,12 +171,16 @@ def _times_ms(models: Sequence[nn.Module], inputs: tuple[Tensor, ...], seconds: 
         # The first pass allocates memory, picks kernels and compiles.
         for model in models:
             timed(model)
-        end = perf_counter() + seconds * len(models)
+        start = perf_counter()
         times: list[list[float]] = [[] for _ in models]
         # Its own, because the random state of whoever measures is not ours to move.
         generator, order = Random(0), list(range(len(models)))
-        while len(times[0]) < _ROUNDS or perf_counter() < end:
-            generator.shuffle(order)
-            for number in order:
-                times[number].append(timed(models[number]))
+        for length in range(1, _LONGEST + 1):
+            end = start + length * seconds * len(models)
+            while len(times[0]) < _ROUNDS or perf_counter() < end:
+                generator.shuffle(order)
+                for number in order:
+                    times[number].append(timed(models[number]))
+            if not any(_noisy(low, high) for low, _, high in map(_quartiles, times)):
+                break
     return times

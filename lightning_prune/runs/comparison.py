@@ -37,11 +37,12 @@ from lightning_prune.training import OrderedCallback
 
 @dataclass(frozen=True, eq=False)
 class _Compared:
-    """A model, how good it is, and the size of its file if it is one that was opened again."""
+    """A model, how good it is, the size of its file if it was opened again, and whether anybody has trained it."""
 
     model: LightningModule
     found: Evaluation
     file_bytes: int | None = None
+    trained: bool = True
 
 
 class Comparison:
@@ -71,8 +72,8 @@ class Comparison:
             self._log({name: self._compared[name].found for name in models}, trainer.loggers, trainer.global_step)
 
     def add_untested(self, name: str, model: LightningModule) -> None:
-        """Take a model along of which nothing but its costs is told."""
-        self._compared[name] = _Compared(model, Evaluation(math.nan, {}, None))
+        """Take a model along that nobody has trained, so that nothing but its costs is told."""
+        self._compared[name] = _Compared(model, Evaluation(math.nan, {}, None), trained=False)
 
     def add_file(self, name: str, file: Path, compute: Callable[[Tensor], Tensor]) -> None:
         """Test what was opened of the last model's file, which takes tensors of any shape, in that model's place.
@@ -100,6 +101,8 @@ class Comparison:
                 of_network = profiles[number - 1]
                 latency = {key: value for key, value in vars(profiles[number]).items() if key.startswith("latency_")}
                 profiles[number] = replace(of_network, bytes=one.file_bytes, **latency)
+            if not one.trained:
+                profiles[number] = replace(profiles[number], nonzeros=math.nan)
         return [
             Row(name, one.found.score, profile, self._examples(one.found))
             for (name, one), profile in zip(entries, profiles, strict=True)

@@ -4,11 +4,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import overload
+from typing import get_args, overload
 
 import torch
 from torch import nn
 
+from lightning_prune.arguments import one_of
 from lightning_prune.graph import ExampleInput, as_arguments, stored_tensors, suspended
 from lightning_prune.slimming.channels.coupling import Coupling, follow_channels
 from lightning_prune.slimming.channels.groups import Group, Member, Residual
@@ -107,6 +108,7 @@ def prunable_groups(model: nn.Module, example_input: ExampleInput, residual: Res
     Raises:
         InputError: If `forward` does not run on the example input or cannot be traced, or the model has no parameters.
     """
+    one_of("residual", residual, get_args(Residual))
     return prunable_groups_of(TracedModel(model, as_arguments(example_input)), residual)
 
 

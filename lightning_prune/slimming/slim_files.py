@@ -62,6 +62,8 @@ def save_slim(
 
     `load_slim` reads it, and so does `Trainer.test(slim_module, ckpt_path=path)`, or `validate`, `predict` and `fit`,
     which begins a new training with its weights. With the dense module they need `SlimWidths` among the callbacks.
+    `YourModule.load_from_checkpoint` builds the dense module, whose weights are of other sizes; call `load_slim` with
+    `YourModule(...)`, or `YourModule(**torch.load(path)["hyper_parameters"])` where it has saved them.
 
     Args:
         model: See `slim_state`.
@@ -99,9 +101,10 @@ def slim_state(model: nn.Module, *, kept: Kept | None = None, build: Mapping[str
     Raises:
         InputError: If `build` is not plain data.
     """
-    instance("kept", Mapping | None, kept)
+    for name, dims in instance("kept", Mapping, {} if kept is None else kept).items():
+        instance(f"kept[{name}]", Mapping, dims)
     instance("build", Mapping | None, build)
-    if build is not None and not _is_plain(dict(build)):
+    if build is not None and not (_is_plain(dict(build)) and all(isinstance(name, str) for name in build)):
         raise InputError(f"expected build to be made of numbers, texts, lists and dictionaries, got {shown(build)}")
     named = model.named_modules(remove_duplicate=False)
     state = model.state_dict()

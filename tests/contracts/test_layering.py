@@ -45,7 +45,7 @@ LIBRARIES = {
     "options": {"hydra", "omegaconf"},
     "commands": {"lightning", "rich", "hydra", "omegaconf"},
     "models": {"torch", "lightning", "torchmetrics"},
-    "data": {"torch", "numpy", "lightning", "PIL", "pyarrow", "sklearn", "huggingface_hub"},
+    "data": {"torch", "lightning", "numpy", "PIL", "pyarrow", "sklearn", "huggingface_hub", "filelock"},
 }
 """What each room imports from outside of the package and of Python."""
 

@@ -2,15 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-import train
-
-CONF = Path(train.__file__).parent / "conf"
+from lightning_prune.options import CONF
 
 
 def options(group: str) -> list[str]:
@@ -29,7 +26,7 @@ def composed(overrides: str) -> DictConfig:
 
 def test_no_option_of_a_group_knows_the_strategy_that_reads_it() -> None:
     for path in CONF.rglob("*.yaml"):
-        if path.parent.name != "strategy":
+        if path.parent.name not in ("strategy", "callbacks"):  # several of which go together
             headers = re.findall(r"# @package (.*)", path.read_text())
             assert headers in ([], ["_global_"]), path
 
@@ -57,3 +54,13 @@ def test_every_distillation_is_chosen_by_name_and_set_where_it_is_read(name: str
     assert {key: cfg.strategy.kd[key] for key in plain} == plain
     assert cfg.strategy.kd.decay == 0.7
     assert cfg.strategy.qat.quantizer == OmegaConf.load(CONF / "quantizer" / "affine.yaml")
+
+
+def test_the_readme_lists_every_option_of_every_group() -> None:
+    rows = [line for line in (CONF.resolve().parents[1] / "README.md").read_text().splitlines() if line.startswith("|")]
+    groups = [path.name for path in CONF.iterdir() if path.is_dir()]
+    assert len(groups) > 15
+    for group in groups:
+        row = next((row for row in rows if f"`{group}`" in row.split("|")[1]), "")
+        missing = [name for name in options(group) if f"`{name}`" not in row]
+        assert not missing, f"README: {group} lacks {missing}"

@@ -46,7 +46,8 @@ def test_importing_the_callbacks_imports_nothing_but_torch_and_lightning() -> No
     heavy = {"hydra", "omegaconf", "wandb", "matplotlib", "sklearn", "pyarrow", "onnx", "onnxruntime", "PIL"}
     code = (
         "import sys, lightning.pytorch; before = set(sys.modules); import lightning_prune; "
-        "[getattr(lightning_prune, name) for name in lightning_prune.__all__]; print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+        "[getattr(lightning_prune, name) for name in lightning_prune.__all__]; "
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "lightning_prune" in done.stdout.split()

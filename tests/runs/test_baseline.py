@@ -53,6 +53,7 @@ def test_no_baseline_is_a_dash(strategy: str, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     summary = json.loads(the(tmp_path.glob("outputs/2*/*/summary.json")).read_text())
     assert summary["rows"]["baseline"]["accuracy"] is None
+    assert summary["rows"]["baseline"]["nonzeros"] is None
     assert summary["rows"]["baseline"]["macs"] > 0
     assert "Baseline:" not in result.stdout.split("Model")[0]
 

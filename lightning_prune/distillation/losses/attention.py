@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_prune.arguments import flag
 from lightning_prune.distillation.losses.pair import pair
 from lightning_prune.distillation.losses.squared_difference import squared_difference
 
@@ -22,6 +23,9 @@ class Attention:
             32 x 32 pixels and more: the fewer positions, the more it is, and 250 for a map of 2 x 2 keeps a network
             from learning anything else.
 
+    Raises:
+        InputError: If `relative` is neither True nor False.
+
     Reference:
         Zagoruyko and Komodakis, Paying More Attention to Attention, 2017, arXiv:1612.03928 (activation-based); the
         paper takes the norm, its code the mean of the squares.
@@ -33,6 +37,9 @@ class Attention:
     """
 
     relative: bool = True
+
+    def __post_init__(self) -> None:
+        flag("relative", self.relative)
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the squared difference of the maps, a mean over the batch.

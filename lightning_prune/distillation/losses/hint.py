@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lightning_prune.arguments import flag
 from lightning_prune.distillation.losses.pair import pair
 from lightning_prune.distillation.losses.squared_difference import squared_difference
 
@@ -16,6 +17,9 @@ class Hint:
         relative: Divide it by the mean square of the teacher's features, whose scale is another in every network:
             0 for the same features, 1 for zeros. False for the mean over elements as it is; a weight of 100 is common.
 
+    Raises:
+        InputError: If `relative` is neither True nor False.
+
     Reference:
         Romero et al., FitNets: Hints for Thin Deep Nets, 2015, arXiv:1412.6550, which takes half of the sum instead of
         the mean.
@@ -27,6 +31,9 @@ class Hint:
     """
 
     relative: bool = True
+
+    def __post_init__(self) -> None:
+        flag("relative", self.relative)
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the loss, over all elements.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lightning_prune.arguments import flag
 from lightning_prune.distillation.losses.relations import directions, inner_products, rows
 from lightning_prune.distillation.losses.squared_difference import squared_difference
 
@@ -18,6 +19,9 @@ class Similarity:
         relative: Sum over the samples that one is compared with, so that the size of the batch does not count either.
             False for the paper's mean over them; its weight of 3000 belongs to batches of 128 or more.
 
+    Raises:
+        InputError: If `relative` is neither True nor False.
+
     Reference:
         Tung and Mori, Similarity-Preserving Knowledge Distillation, 2019, arXiv:1907.09682, equation 4.
 
@@ -28,6 +32,9 @@ class Similarity:
     """
 
     relative: bool = True
+
+    def __post_init__(self) -> None:
+        flag("relative", self.relative)
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the squared difference, a mean over the `n` samples.
