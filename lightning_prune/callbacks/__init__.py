@@ -1,5 +1,8 @@
 """Lightning callbacks and their bases: thin lifecycles over the functions of the parts; one file a method."""
 
+from lightning_prune.torchvision_operators import DECLARED as _DECLARED  # noqa: F401  # before Lightning is imported
+
+# isort: split
 from lightning_prune.callbacks.admm_pruning import ADMMPruning
 from lightning_prune.callbacks.best_pruned_checkpoint import BestPrunedCheckpoint
 from lightning_prune.callbacks.exact_resume import ExactResume

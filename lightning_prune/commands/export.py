@@ -15,6 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning_prune.torchvision_operators import DECLARED as _DECLARED  # noqa: F401  # before Lightning is imported
+
+# isort: split
 from lightning.pytorch import LightningModule
 from rich.console import Console
 from rich.table import Table

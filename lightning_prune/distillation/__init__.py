@@ -1,5 +1,8 @@
 """What a callback needs to teach: teachers, recorders, losses."""
 
+from lightning_prune.torchvision_operators import DECLARED as _DECLARED  # noqa: F401  # before Lightning is imported
+
+# isort: split
 from lightning_prune.distillation.batch_labels import labels
 from lightning_prune.distillation.feature_matching import FeatureMatching, loss_name
 from lightning_prune.distillation.logit_cache import LogitCache

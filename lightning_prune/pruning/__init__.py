@@ -1,5 +1,8 @@
 """From units to masks: what competes, which goes, and what stays in force."""
 
+from lightning_prune.torchvision_operators import DECLARED as _DECLARED  # noqa: F401  # before Lightning is imported
+
+# isort: split
 from lightning_prune.pruning.admm import SparseSet, Split, in_all, residual
 from lightning_prune.pruning.channel_permutation import permute_channels
 from lightning_prune.pruning.competition import Competition, Schedule

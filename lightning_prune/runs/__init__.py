@@ -1,5 +1,8 @@
 """What `lightning-prune train` does, stage by stage, and what it leaves, read again."""
 
+from lightning_prune.torchvision_operators import DECLARED as _DECLARED  # noqa: F401  # before Lightning is imported
+
+# isort: split
 from lightning_prune.runs.building import build_data
 from lightning_prune.runs.comparison import print_report
 from lightning_prune.runs.example_inputs import labelled_images, resized, training_inputs

@@ -1,5 +1,8 @@
 """From a masked model to a smaller one, proven equal."""
 
+from lightning_prune.torchvision_operators import DECLARED as _DECLARED  # noqa: F401  # before Lightning is imported
+
+# isort: split
 from lightning_prune.slimming.channels.blocks import BlockOrBranchKind
 from lightning_prune.slimming.channels.coupling import Coupling
 from lightning_prune.slimming.channels.facts import Role
