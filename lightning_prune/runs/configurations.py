@@ -101,11 +101,17 @@ def make_paths_absolute(cfg: DictConfig) -> None:
 def take_models_of_runs(cfg: DictConfig) -> None:
     """Take the architectures of the runs whose weights are taken, unless others were typed.
 
+    A teacher of which no other architecture is told has that of the network, but for what is typed below it.
+
     Raises:
         InputError: If such a run has one that is no more.
     """
     if cfg.weights and not any(override.startswith("model=") for override in cfg.overrides):
         cfg.model = _model_of(cfg.weights, "model=NAME") or cfg.model
+    if not any(override.startswith("model@teacher.model=") for override in cfg.overrides):
+        typed = {word.partition("=")[0].removeprefix("teacher.model.").partition(".")[0] for word in cfg.overrides}
+        stated: Any = OmegaConf.to_container(cfg.teacher.model)
+        cfg.teacher.model = OmegaConf.merge(cfg.model, {key: value for key, value in stated.items() if key in typed})
     if cfg.teacher.checkpoint and not any(is_of_teacher(override, "model") for override in cfg.overrides):
         cfg.teacher.model = _model_of(cfg.teacher.checkpoint, "model@teacher.model=NAME") or cfg.teacher.model
 

@@ -70,6 +70,8 @@ def finished_configuration(path: Path) -> DictConfig:
     if "module" not in cfg:  # of a run before there was a choice
         cfg.module = {"_target_": "lightning_prune.models.classifier.ImageClassifier"}
         cfg.monitor, cfg.mode = "val/accuracy", None
+    if cfg.model.get("pretrained"):
+        cfg.model.pretrained = False  # the weights come from the run
     return cfg
 
 

@@ -31,16 +31,22 @@ def build_network(cfg: DictConfig, key: str, data: LightningDataModule) -> nn.Mo
     Raises:
         BuildError: If that fails, or it is no network.
     """
+    return _network_with_arguments(cfg, key, data)[0]
+
+
+def _network_with_arguments(cfg: DictConfig, key: str, data: LightningDataModule) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the network that a key names, and the arguments that were filled in."""
     options = OmegaConf.select(cfg, key)
     parameters, known = parameters_of(target_of(options, key)), facts(data)
     given = _filled(parameters, options, known)
-    if takes_any(parameters) and "num_classes" in known and not given:
+    hidden = {} if given or not takes_any(parameters) else {"num_classes": known.get("num_classes")}
+    if hidden.get("num_classes") is not None and "num_classes" not in options:
         try:  # as torchvision and timm take it, without telling
-            return _checked_network(build(cfg, key, {"num_classes": known["num_classes"]}), key)
+            return _checked_network(build(cfg, key, hidden), key), hidden
         except BuildError as error:
             if not isinstance(error.cause, TypeError):
                 raise
-    return _checked_network(build(cfg, key, given), key)
+    return _checked_network(build(cfg, key, given), key), given
 
 
 def build_module(cfg: DictConfig, data: LightningDataModule, *, model: str = "model") -> LightningModule:
@@ -104,8 +110,9 @@ def build_options(cfg: DictConfig, data: LightningDataModule) -> dict[str, Any]:
         name = _name(role, parameters, options)
         if name is not None and (role == "network" or parameters[name].default is parameters[name].empty):
             part: Any = OmegaConf.to_container(cfg[key], resolve=True)
-            own = _filled(parameters_of(target_of(cfg[key], key)), part, known) if role == "network" else {}
-            options[name] = part | own
+            own = _network_with_arguments(cfg, key, data)[1] if role == "network" else {}
+            # The weights come from the file.
+            options[name] = part | own | ({"pretrained": False} if part.get("pretrained") else {})
     return options | _filled(parameters, options, known)
 
 

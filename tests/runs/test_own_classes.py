@@ -289,3 +289,22 @@ def test_without_a_monitor_the_last_epoch_counts_and_the_log_says_what_there_is(
     folder = the(own.glob("outputs/2*/*"))
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.ckpt"]
     assert all(row.score != row.score for row in read_summary(folder / "summary.json").rows)
+
+
+def test_teacher_of_an_own_network_is_another_of_it(own: Path) -> None:
+    words = ["model._target_=own_network.Net", "model.width=8", "teacher.model.width=12", "strategy=kd"]
+    folder, summary = run(own, *words, "trainer.limit_train_batches=2", *SHORT)
+    assert summary["rows"]["teacher"]["parameters"] > 1.5 * summary["rows"]["trained"]["parameters"]
+    weights = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert weights["network.stem.0.weight"].shape == (8, 1, 3, 3)
+
+
+def test_network_that_takes_anything_is_given_its_classes(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own / "factory.py").write_text("from own_network import Net\n\n\ndef net(**kwargs):\n    return build(**kwargs)\n\n\n"
+                                    "def build(num_classes=1000):\n    return Net(8, num_classes)\n")  # fmt: skip
+    words = ["model._target_=factory.net", "strategy=sfp", "trainer.limit_train_batches=2"]
+    folder, _ = run(own, *words, *SHORT)
+    monkeypatch.syspath_prepend(own)
+    saved = torch.load(folder / "slim.pt", weights_only=True)
+    assert saved["build"]["network"] == {"_target_": "factory.net", "num_classes": 10}
+    assert load_slim(instantiate(saved["build"]), folder / "slim.pt")(torch.randn(2, 1, 8, 8)).shape == (2, 10)
