@@ -23,7 +23,8 @@ class LitRegressor(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return predictions `(n,)` of inputs `(n, 6)`."""
-        return self.layers(x).squeeze(-1)
+        predictions: Tensor = self.layers(x)
+        return predictions.squeeze(-1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean squared error of a batch."""

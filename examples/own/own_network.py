@@ -17,4 +17,5 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `(n, num_labels)` of images `(n, in_chans, h, w)`."""
         x = self.stem(x)
-        return self.head((x + self.body(x)).mean(dim=(2, 3)))
+        logits: Tensor = self.head((x + self.body(x)).mean(dim=(2, 3)))
+        return logits

@@ -156,6 +156,12 @@ class SoftFilterPruning(Pruner):
             )
             self._fix(trainer, pl_module)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fix the choice if the run had ended before it was resumed: then no training starts, and none ends."""
+        if not self.is_final and self._found and trainer.global_step > 0:
+            self._fix(trainer, pl_module)
+        super().on_fit_end(trainer, pl_module)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the fixed masks and the dense weights, if there are any yet, and the limits of filters' norms."""
         return {**super().state_dict(), "dense_state": self.dense_state, "limits": self._limits.limits}

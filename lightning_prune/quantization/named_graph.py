@@ -75,14 +75,17 @@ class NamedGraph:
             if called(node) != _MARK:
                 self.readers[node] = [reader for user in self._users(node) for reader in self._behind(user)]
             else:
-                self.call[self.flow.inputs[node][0]] = node.args[1]  # type: ignore[assignment]
+                # Of several calls the first: the others have returned the tensor that they got.
+                self.call.setdefault(self._tensor(node), node.args[1])  # type: ignore[arg-type]
 
     def _users(self, node: Node) -> list[Node]:
         return sorted(self.flow.users[node], key=self.flow.order.__getitem__)
 
     def _behind(self, node: Node) -> list[Node]:
         """Return the operators that read a node, which are behind it if it is only the name of a call."""
-        return self._users(node) if called(node) == _MARK else [node]
+        if called(node) != _MARK:
+            return [node]
+        return [reader for user in self._users(node) for reader in self._behind(user)]
 
     def read(self, node: Node) -> Node:
         """Return what an operator reads first, the tensor and not the name of the call that made it."""
@@ -93,7 +96,9 @@ class NamedGraph:
         return [self._tensor(source) for source in self.flow.inputs[node]]
 
     def _tensor(self, node: Node) -> Node:
-        return self.flow.inputs[node][0] if called(node) == _MARK else node
+        while called(node) == _MARK:
+            node = self.flow.inputs[node][0]
+        return node
 
 
 def named_graph(model: nn.Module, example_input: ExampleInput) -> NamedGraph:

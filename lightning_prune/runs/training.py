@@ -124,8 +124,7 @@ def fit_to_best(trainer: Trainer, module: LightningModule, data: LightningDataMo
     best = folder.saved_checkpoint
     if best is None:
         raise InputError(
-            "expected at least one epoch of training, got none; set trainer.max_epochs, or trainer.max_steps, to 1 or "
-            "more"
+            "expected at least one epoch of training, got none; set trainer.max_epochs and max_steps to 1 or more"
         )
     module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
     for callback in trainer.callbacks:  # type: ignore[attr-defined]

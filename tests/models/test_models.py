@@ -155,12 +155,12 @@ def test_stages_can_have_any_depth_and_width():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (partial(resnet20, shortcut="C"), "expected shortcut 'A' .* got 'C'"),
+        (partial(resnet20, shortcut="C"), "expected shortcut, .* to be one of A, B, got 'C'"),
         (partial(ResNet, (1, 1, 1), (16, 8, 8)), r"expected out_channels >= 16 .* got 8"),
-        (partial(vgg16_bn, head="conv"), "expected head 'linear' or 'mlp', got 'conv'"),
-        (partial(mobilenet_v2, stem_stride=3), "expected stem_stride 1 .* got 3"),
-        (partial(mobilenet_v2, width_mult=0.0), "expected width_mult > 0, got 0.0"),
-        (partial(densenet40, growth=0), "expected growth >= 1, got 0"),
+        (partial(vgg16_bn, head="conv"), "expected head to be one of linear, mlp, got 'conv'"),
+        (partial(mobilenet_v2, stem_stride=3), "expected stem_stride, 1 for .* to be one of 1, 2, got 3"),
+        (partial(mobilenet_v2, width_mult=0.0), r"expected width_mult in \(0, inf\), got 0.0"),
+        (partial(densenet40, growth=0), "expected growth to be a whole number of at least 1, got 0"),
     ],
 )
 def test_wrong_arguments_are_named(build, message):

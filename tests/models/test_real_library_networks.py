@@ -11,12 +11,13 @@ from quiet_trainer import quiet_trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_prune import SoftFilterPruning, prunable_groups, slim
+from lightning_prune import QuantizationAwareTraining, SoftFilterPruning, prunable_groups, slim
 from lightning_prune.errors import InputError
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.models.huggingface_network import huggingface_network
 from lightning_prune.models.timm_network import timm_network
 from lightning_prune.models.torchvision_network import torchvision_network
+from lightning_prune.quantization import dequantize
 from lightning_prune.reporting.profiling import profile
 
 pytestmark = [
@@ -83,6 +84,16 @@ def test_a_callback_prunes_it_while_it_trains(library: str, name: str) -> None:
     masked = profile(module, images[:2])
     assert masked.nonzeros < masked.parameters
     assert profile(slim(module, images[:2]), images[:2]).parameters < masked.parameters
+
+
+@pytest.mark.parametrize("name", HUGGINGFACE)
+def test_models_of_transformers_learn_with_rounded_numbers(name: str) -> None:
+    module = ImageClassifier(network_of("huggingface", name), 7)
+    images = torch.randn(8, 1, 16, 16)
+    module.example_input_array = images[:2]
+    loader = DataLoader(TensorDataset(images, torch.arange(8) % 7), batch_size=4)
+    quiet_trainer(QuantizationAwareTraining()).fit(module, loader, loader)
+    assert len(dequantize(module).state_dict()) == len(ImageClassifier(network_of("huggingface", name), 7).state_dict())
 
 
 def test_torchvision_builds_what_torchvision_builds() -> None:

@@ -64,3 +64,24 @@ def test_functional_repeated_and_computed_weights() -> None:
         ("twice#2", "twice.weight"),
     ]
     assert placement.left == {"/linear/0": "its weight is computed"}
+
+
+class Contiguous(nn.Module):
+    """Two layers, between which a function may return the very tensor that it gets, once or twice."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.first, self.second, self.calls = nn.Linear(8, 8), nn.Linear(8, 8), calls
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        for _ in range(self.calls):
+            x = x.contiguous()
+        return self.second(x) * 2
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_functions_that_return_what_they_get_change_nothing(calls: int) -> None:
+    plain, called = (place(Contiguous(count), torch.randn(2, 8), lambda names: names) for count in (0, calls))
+    assert called.layers == plain.layers
+    assert called.tensors == plain.tensors

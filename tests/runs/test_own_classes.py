@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,23 @@ class Samples(LightningDataModule):
         return self.loader()
 
 
+class Counted(Samples):
+    """Says whenever its test data is read."""
+
+    def __init__(self):
+        super().__init__("pixels")
+
+    def test_dataloader(self):
+        return DataLoader(Said(self.samples), 16)
+
+
+class Said(list):
+    def __getitem__(self, number):
+        if number == 0:
+            print("read")
+        return super().__getitem__(number)
+
+
 class Template(Task):
     """Takes its parts, under the names of the Lightning-Hydra template."""
 
@@ -204,6 +222,17 @@ def test_detection_segmentation_and_language_end_in_a_table(
     assert (folder / "slim.pt").exists() == slim
     if slim:
         assert rows["slim"]["loss"] == pytest.approx(rows["masked"]["loss"], rel=1e-4)
+
+
+def test_test_data_is_read_once_a_model(own: Path) -> None:
+    words = ["module._target_=tasks.Segmenter", "data._target_=tasks.Counted", "monitor=val_loss", "strategy=sfp"]
+    words += ["finetune=labels", "trainer.max_epochs=2", "logger=csv", "export=exported-program", "hydra.run.dir=run"]
+    result = run_here("train.py", *words, cwd=own)
+    assert result.returncode == 0, result.stderr
+    rows = read_summary(own / "run/summary.json").rows
+    assert [row.name for row in rows] == ["baseline", "masked", "slim", "fine-tuned", "exported"]
+    assert all(math.isfinite(row.score) for row in rows)
+    assert result.stdout.split().count("read") == len(rows)
 
 
 def test_module_is_given_its_parts_by_the_names_that_it_has_for_them(own: Path) -> None:
