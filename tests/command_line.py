@@ -80,7 +80,6 @@ def as_found() -> Iterator[None]:
     levels = {logger: logger.level for logger in known}
     with warnings.catch_warnings(), mock.patch.object(warnings, "showwarning", print_warning):
         warnings.simplefilter("default")
-        warnings.onceregistry.clear()
         for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
             warnings.simplefilter("ignore", category)
         root.setLevel(logging.WARNING)

@@ -65,5 +65,6 @@ def _kinds(hint: Any) -> list[Any]:
 
 
 def _may_be_plain(kind: Any) -> bool:
-    """Return whether something that is no plain kind by name may be one, as `Any` and type variables are."""
-    return not inspect.isclass(get_origin(kind) or kind) or kind is object or issubclass(str, get_origin(kind) or kind)
+    """Return whether what is no plain kind by name may be one, as `Any` is; of dictionaries the class itself tells."""
+    own = get_origin(kind) or kind
+    return not inspect.isclass(own) or own is object or issubclass(str, own) or issubclass(dict, own)

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 
 from hydra.errors import HydraException
@@ -62,8 +62,7 @@ def quiet_libraries() -> None:
     """Leave out what Lightning says of itself, and warnings that nobody can act on; show the others in a line each."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.formatwarning = _as_one_line
-    warnings.simplefilter("once", UserWarning)  # every stage has a Trainer that warns
+    warnings.showwarning = _shown_once()
     for message in _USELESS:
         warnings.filterwarnings("ignore", message)
 
@@ -77,10 +76,17 @@ _USELESS = (
 """How warnings begin that nobody can act on."""
 
 
-def _as_one_line(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    return f"Warning: {' '.join(str(message).split())}\n"
+def _shown_once() -> Callable[..., None]:
+    """Return what shows a warning in one line, and no second time: every stage has a Trainer that warns."""
+    known: set[str] = set()
+
+    def show(message: Warning | str, *_: object) -> None:
+        line = f"Warning: {' '.join(str(message).split())}"
+        if line not in known:
+            known.add(line)
+            print(line, file=sys.stderr)
+
+    return show
 
 
 @contextmanager

@@ -22,11 +22,16 @@ class ProgressLine(RichProgressBar):
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         """Return the first metrics that fit into the line."""
-        counts = f"Epoch {trainer.max_epochs}/{trainer.max_epochs}  {2 * f'{self.total_train_batches}/'}"
-        free = get_console().width - len(counts) - _BAR
+        described = max(len(f"Epoch {trainer.max_epochs}/{trainer.max_epochs}"), len(self.validation_description))
+        counts = len(f"{self.total_train_batches}/{self.total_train_batches}")
+        free = get_console().width - described - _BAR - counts - len("  ")
         fitting: Metrics = {}
         for name, value in super().get_metrics(trainer, pl_module).items():
-            free -= len(f" {name}: {value:.3f}" if isinstance(value, float) else f" {name}: {value}")
-            if name != "v_num" and free >= 0:
-                fitting[name] = value
+            needed = len(f" {name}: {value:.3f}" if isinstance(value, float) else f" {name}: {value}")
+            if name == "v_num":
+                continue
+            free -= needed
+            if free < 0:
+                break
+            fitting[name] = value
         return fitting

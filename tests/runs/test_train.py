@@ -1,5 +1,6 @@
 """`python train.py` as a person uses it, with its files looked at afterwards."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -71,6 +72,25 @@ def test_wandb_file_holds_the_curves(finished: tuple[Path, str]) -> None:
     assert curves["sparsity/network.layer1.0.conv1"][-1][1] == 6 / 16
 
 
+def test_csv_file_holds_what_the_models_reach_and_the_curves_do_not(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    with (folder / "csv/version_0/metrics.csv").open() as file:
+        logged = {name: float(cell) for row in csv.DictReader(file) for name, cell in row.items() if cell}
+    for row in read_summary(folder / "summary.json").rows[:-1]:  # all but the file, which is written afterwards
+        assert logged[f"test/accuracy_{row.name}"] == pytest.approx(row.score), row.name
+    assert not [name for name in read_metrics(folder) if name.startswith("test/")]
+
+
+def test_screens_are_quiet(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    before_table = printed.partition("Model ")[0].splitlines()
+    assert [line for line in before_table if line.startswith("Weights & Biases: ")] == [
+        f"Weights & Biases: offline; wandb sync {Path(*folder.parts[-3:])}/wandb/offline-*"
+    ]
+    assert not re.search(r"\[INFO\]|GPU available|wandb:|litlogger|Trainer.fit|v_num", printed)
+    assert "[INFO] - Channels stay that are outputs" in (folder / "train.log").read_text()
+
+
 def test_tensorboard_logger(tmp_path: Path) -> None:
     result = run_here("train.py", "strategy=none", "logger=tensorboard", *SHORT, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -94,8 +114,13 @@ def test_two_processes_make_one_run(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     folder = the(tmp_path.glob("outputs/2*/*"))
     rows = {row.name: row for row in read_summary(folder / "summary.json").rows}
-    assert list(rows) == ["teacher", "masked", "slim", "fine-tuned"]
-    assert rows["fine-tuned"].profile.nonzeros == rows["slim"].profile.nonzeros < 0.7 * rows["teacher"].profile.nonzeros
+    assert list(rows) == ["baseline", "masked", "slim", "fine-tuned"]  # trained as the teacher was, so it is the same
+    warned = [line for line in result.stderr.splitlines() if line]
+    assert len(set(warned)) == len(warned), "each warning once"
+    assert not [line for line in warned if "sync_dist" in line or "rank" in line.lower()]
+    assert (
+        rows["fine-tuned"].profile.nonzeros == rows["slim"].profile.nonzeros < 0.7 * rows["baseline"].profile.nonzeros
+    )
     again = run_here("train.py", "strategy=gmp", f"hydra.run.dir={folder}", cwd=tmp_path)
     assert "expected a new folder for a new run" in again.stderr
 
