@@ -146,6 +146,19 @@ class Template(Task):
 '''
 
 
+FACTORY = """
+from own_network import Net
+
+
+def net(**options):
+    return build(**options)
+
+
+def build(num_classes=1000):
+    return Net(8, num_classes)
+"""
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     """A folder with the examples of own classes, and with tasks of other kinds."""
@@ -269,9 +282,12 @@ def test_experiment_of_ones_own_names_everything(own: Path) -> None:
             ["model._target_=own_module.LitRegressor"],
             "Error: model._target_: expected a network, got the LightningModule LitRegressor; module._target_ trains",
         ),
-        ([*OWN, "module.widht=3"], "Error: module: expected arguments of LitRegressor (width, lr), got widht; did you"),
+        ([*OWN, "module.widht=3"], "Error: module: expected arguments of LitRegressor, width, lr, got widht; did you"),
         (["data._target_=own_network.Net"], "Error: data: expected a LightningDataModule, got Net"),
-        (["module._target_=own_network.Net"], "Error: module: expected a LightningModule, got Net"),
+        (
+            ["module._target_=own_network.Net"],
+            "Error: module._target_: expected a LightningModule, got Net; a network goes to model._target_",
+        ),
     ],
 )
 def test_mistakes_with_own_classes_end_before_training(words: list[str], message: str, own: Path) -> None:
@@ -300,8 +316,7 @@ def test_teacher_of_an_own_network_is_another_of_it(own: Path) -> None:
 
 
 def test_network_that_takes_anything_is_given_its_classes(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (own / "factory.py").write_text("from own_network import Net\n\n\ndef net(**kwargs):\n    return build(**kwargs)\n\n\n"
-                                    "def build(num_classes=1000):\n    return Net(8, num_classes)\n")  # fmt: skip
+    (own / "factory.py").write_text(FACTORY)
     words = ["model._target_=factory.net", "strategy=sfp", "trainer.limit_train_batches=2"]
     folder, _ = run(own, *words, *SHORT)
     monkeypatch.syspath_prepend(own)
