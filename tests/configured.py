@@ -13,6 +13,7 @@ from quiet_trainer import quiet_trainer
 
 from lightning_prune.models.classifier import ImageClassifier
 from lightning_prune.options.resolvers import register_resolvers
+from lightning_prune.runs.modules import build_strategy
 
 CONF = Path(__file__).parents[1] / "conf"
 register_resolvers()
@@ -72,4 +73,4 @@ def pieces(cfg: DictConfig) -> tuple[ImageClassifier, Any, list[Callback]]:
     module = ImageClassifier(network, data.num_classes, instantiate(cfg.optimizer), instantiate(cfg.lr_scheduler))
     if "qat" in cfg.strategy:  # which has to know it before the first batch
         module.example_input_array = data.example_input(2)
-    return module, data, [instantiate(strategy) for strategy in cfg.strategy.values()]
+    return module, data, list(build_strategy(cfg, None).values())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lightning_prune.commands.key_values import help_of, read_key_values
+from lightning_prune.commands.one_line_parser import OneLineParser
 from lightning_prune.reporting import RunFolder, read_summary, write_summary
 from lightning_prune.runs import ending_in_one_line, measured_again, print_report
 
@@ -38,7 +39,7 @@ def main(words: Sequence[str]) -> None:
     Args:
         words: What was typed.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="lightning-prune evaluate",
         description=__doc__,
         epilog=f"options:\n{help_of(Options(), HELP)}",
@@ -46,8 +47,8 @@ def main(words: Sequence[str]) -> None:
     )
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("options", nargs="*", metavar="key=value", help="see below")
-    typed = parser.parse_args(words)
     with ending_in_one_line():
+        typed = parser.parse_args(words)
         options = read_key_values(Options(), typed.options)
         rows, metric = measured_again(
             typed.run, samples=options.latency_batch_size or None, threads=options.threads or None

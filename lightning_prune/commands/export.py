@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_prune.commands.key_values import help_of, read_key_values
+from lightning_prune.commands.one_line_parser import OneLineParser
 from lightning_prune.errors import InputError
 from lightning_prune.export import (
     EXPORT_FORMATS,
@@ -69,7 +70,7 @@ def main(words: Sequence[str]) -> None:
         words: What was typed.
     """
     formats = [f"  {name}\n    for {one.use}\n    needs {one.needs}" for name, one in EXPORT_FORMATS.items()]
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="lightning-prune export",
         description=__doc__,
         epilog="\n".join(["formats:", *formats, "", "options:", help_of(Options(), HELP)]),
@@ -77,8 +78,8 @@ def main(words: Sequence[str]) -> None:
     )
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("options", nargs="*", metavar="key=value", help="see below")
-    arguments = parser.parse_args(words)
     with ending_in_one_line(RuntimeError):
+        arguments = parser.parse_args(words)
         export(arguments.run, options_of(arguments.options))
 
 

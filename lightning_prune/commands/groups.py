@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
+from lightning_prune.commands.one_line_parser import OneLineParser
 from lightning_prune.errors import InputError
 from lightning_prune.options import (
     CONF,
@@ -36,13 +37,13 @@ def main(words: Sequence[str]) -> None:
     Args:
         words: What was typed.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="lightning-prune groups", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="+", metavar="RUN or key=value", help="see above")
-    typed = parser.parse_args(words).what
-    pictures = [word.removeprefix("picture=") for word in typed if word.startswith("picture=")]
     with ending_in_one_line():
+        typed = parser.parse_args(words).what
+        pictures = [word.removeprefix("picture=") for word in typed if word.startswith("picture=")]
         show([word for word in typed if not word.startswith("picture=")], pictures)
 
 
@@ -56,6 +57,9 @@ def show(words: Sequence[str], pictures: Sequence[str]) -> None:
     Raises:
         InputError: If the words mean no network, or a file is no picture.
     """
+    for picture in pictures:
+        if not Path(picture).name or not Path(picture).parent.is_dir():
+            raise InputError(f"expected picture=FILE in a folder that is there, got picture={picture}")
     cfg = configuration(words)
     module, example = dense_module(cfg, build_data(cfg))
     if example is None:
@@ -78,7 +82,7 @@ def configuration(words: Sequence[str]) -> DictConfig:
     register_resolvers()
     Plugins.instance().register(OwnConfigurations)
     if all("=" in word for word in words):
-        with composing(words, job=__name__):
+        with composing(words, job="lightning_prune.runs.job"):
             refuse_renamed(words)
             refuse_bad_choices(words)
             with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -57,7 +57,7 @@ class ImageClassifier(LightningModule):
         instance("network", nn.Module, network)
         whole_number("num_classes", num_classes)
         _check_builder("optimizer", optimizer, Optimizer)
-        if not isinstance(lr_scheduler, LRSchedule):
+        if isinstance(lr_scheduler, type) or not isinstance(lr_scheduler, LRSchedule):
             _check_builder("lr_scheduler", lr_scheduler, LRScheduler)
         self.network = network
         self.num_classes = num_classes

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from lightning_prune.arguments import flag, instance, number, one_of, whole_number
 from lightning_prune.errors import InputError
 
 
@@ -56,6 +57,9 @@ class OneCycle:
         div_factor: The peak over the first learning rate.
         final_div_factor: The first learning rate over the last.
 
+    Raises:
+        InputError: If an argument is out of range.
+
     Reference:
         Smith, Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates", 2018,
         arXiv 1708.07120.
@@ -68,6 +72,15 @@ class OneCycle:
     max_momentum: float = 0.95
     div_factor: float = 25.0
     final_div_factor: float = 1e4
+
+    def __post_init__(self) -> None:
+        number("pct_start", self.pct_start, "[0, 1]")
+        one_of("anneal_strategy", self.anneal_strategy, ("cos", "linear"))
+        flag("cycle_momentum", self.cycle_momentum)
+        number("base_momentum", self.base_momentum, "[0, 1)")
+        number("max_momentum", self.max_momentum, "[0, 1)")
+        number("div_factor", self.div_factor, "(0, inf)")
+        number("final_div_factor", self.final_div_factor, "(0, inf)")
 
     def configure(self, optimizer: Optimizer, trainer: Trainer) -> LRSchedulerConfigType:
         """Return `OneCycleLR` over the steps of a run, its peak at the learning rate of each parameter group.
@@ -102,6 +115,9 @@ class Plateau:
         threshold: By which fraction a value must be better to count.
         cooldown: Epochs after a fall in which none are counted.
         min_lr: The lowest learning rate.
+
+    Raises:
+        InputError: If an argument is out of range.
     """
 
     monitor: str
@@ -111,6 +127,15 @@ class Plateau:
     threshold: float = 1e-4
     cooldown: int = 0
     min_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        instance("monitor", str, self.monitor)
+        one_of("mode", self.mode, ("min", "max"))
+        number("factor", self.factor, "(0, 1)")
+        whole_number("patience", self.patience, least=0)
+        number("threshold", self.threshold, "[0, inf)")
+        whole_number("cooldown", self.cooldown, least=0)
+        number("min_lr", self.min_lr, "[0, inf)")
 
     def configure(self, optimizer: Optimizer, trainer: Trainer) -> LRSchedulerConfigType:
         """Return `ReduceLROnPlateau`, stepped after each epoch with the metric's last value."""

@@ -10,7 +10,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from lightning_prune.errors import InputError
 from lightning_prune.options.choices import near, options_of
-from lightning_prune.options.overrides import OF_FINETUNING, WITHIN
+from lightning_prune.options.overrides import OF_FINETUNING, WITHIN, known_keys
 from lightning_prune.options.refused import remove_refused_sweep
 
 _FULL, _ONE_LINE = "HYDRA_FULL_ERROR", "LIGHTNING_PRUNE_ONE_LINE"
@@ -61,6 +61,9 @@ def explained(error: Exception, words: Sequence[str]) -> str:
     without = _without_strategy(words) if isinstance(error, ConfigCompositionException) else None
     if without is not None:
         return without
+    unknown = _unknown_word(words) if isinstance(error, ConfigCompositionException) else None
+    if unknown is not None:
+        return unknown
     text = " ".join(str(error).partition("\nTo append to your")[0].split())
     return text if isinstance(error, InputError | ConfigCompositionException) else f"{type(error).__name__}: {text}"
 
@@ -78,6 +81,21 @@ def _without_strategy(words: Sequence[str]) -> str | None:
                 f"expected strategy={strategy}, alone or among others, which takes a {group}, got {word} without it"
                 f"{of_last}"
             )
+    return None
+
+
+def _unknown_word(words: Sequence[str]) -> str | None:
+    """Return what is wrong with a word that is for no key and no group; None if all are."""
+    keys = known_keys()
+    for word in words:
+        key, equals, _ = word.lstrip("~").partition("=")
+        group, _, place = key.partition("@")
+        if not word.startswith(("+", "-")) and (equals or word.startswith("~")):
+            if re.split(r"[./]", group)[0] not in keys:
+                return f"expected a key of the configuration, as --help lists them, got {word}{near(group, keys)}"
+            if place and re.split(r"[./]", place)[0] in keys:
+                places = [f"{group}@{one}.{group}" for one in ("teacher", "finetune")]
+                return f"expected {group}=NAME for the run, or {' or '.join(places)} for a part of it, got {word}"
     return None
 
 

@@ -110,6 +110,13 @@ def refuse_strays(group: str, options: Config) -> None:
             )
 
 
+def known_keys() -> set[str]:
+    """Return the keys that every configuration has, and the groups."""
+    return {str(key) for key in OmegaConf.load(CONF / "train.yaml")} | {
+        folder.name for folder in CONF.iterdir() if folder.is_dir()
+    }
+
+
 def refuse_unknown(config: Config, overrides: Sequence[str]) -> None:
     """Refuse keys that were deleted and are needed, and new ones that nothing reads.
 
@@ -120,8 +127,7 @@ def refuse_unknown(config: Config, overrides: Sequence[str]) -> None:
     Raises:
         InputError: If there are such.
     """
-    groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
-    known = {str(key) for key in OmegaConf.load(CONF / "train.yaml")} | groups
+    known = known_keys()
     for word in overrides:
         top = re.split(r"[.@=]", word.lstrip("~+"))[0]
         if word.startswith("~") and top in known and top not in config:

@@ -4,6 +4,7 @@ import functools
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -70,13 +71,15 @@ def target_of(options: DictConfig, key: str) -> Callable[..., Any]:
         BuildError: If there is none.
     """
     path = options.get("_target_")
+    if not isinstance(path, str) or not path:
+        raise BuildError(f"{key}._target_", InputError(f"expected the dotted path of a class, got {path or 'none'}"))
     try:
         target = pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise BuildError(
             f"{key}._target_", InputError(f"expected the dotted path of a class or function, got {path}: {error}")
         ) from error
-    if not callable(target):
+    if not (inspect.isclass(target) or inspect.isroutine(target) or isinstance(target, partial)):
         raise BuildError(f"{key}._target_", InputError(f"expected a class or function, got {path}, which is neither"))
     found: Callable[..., Any] = target
     return found

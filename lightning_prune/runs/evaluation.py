@@ -15,7 +15,7 @@ from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
 from lightning_prune.reporting import Metric
-from lightning_prune.runs.monitoring import logged_names
+from lightning_prune.runs.monitoring import is_measured, logged_names
 from lightning_prune.runs.trainers import build_trainer
 
 
@@ -59,6 +59,8 @@ def evaluate(
         metric: What is asked for.
         accelerator: What it runs on; None for that of the configuration.
     """
+    if not is_measured(module, data, metric.split):
+        return Evaluation(math.nan, {}, None)
     tester = _tester(cfg, accelerator)
     with _watched(module) as outputs, _alone(module):
         loop = tester.test if metric.split == "test" else tester.validate

@@ -32,8 +32,9 @@ def example_inputs(module: LightningModule, data: LightningDataModule) -> Inputs
         return resized(own, 2)
     if isinstance(data, ImageData):
         return (data.example_input(2),)
+    batch = _first_batch(data)
     try:
-        return resized(batch_input(module, _first_batch(data)), 2)
+        return resized(batch_input(module, batch), 2)
     except InputError:
         return None
 

@@ -1,5 +1,6 @@
 """The LightningModule that a stage trains: this package's classifier around a network, or anybody's."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -54,6 +55,12 @@ def build_module(cfg: DictConfig, data: LightningDataModule, *, model: str = "mo
         BuildError: If that fails, or it is no LightningModule.
     """
     seed_everything(cfg.get("seed", 0), workers=True, verbose=False)
+    target = target_of(cfg.module, "module")
+    if inspect.isclass(target) and not issubclass(target, LightningModule):
+        raise BuildError(
+            "module._target_",
+            InputError(f"expected a LightningModule, got {target.__qualname__}; a network goes to model._target_"),
+        )
     given = _filled(_parameters(cfg), cfg.module, facts(data) | _parts(cfg, data, model))
     module = build(cfg, "module", given)
     if not isinstance(module, LightningModule):

@@ -40,8 +40,21 @@ def run_metric(cfg: DictConfig, module: LightningModule, data: LightningDataModu
     Raises:
         InputError: See `metric_of`.
     """
-    tested = is_overridden("test_step", module) and is_overridden("test_dataloader", data)
-    return metric_of(cfg.monitor, cfg.mode, tested=tested)
+    if cfg.monitor is not None and not is_measured(module, data, "val"):
+        raise InputError(
+            f"expected a validation_step and a val_dataloader for monitor={cfg.monitor}, got {type(module).__name__} "
+            f"with {type(data).__name__}, which lack one; set monitor=null to train without validation"
+        )
+    return metric_of(cfg.monitor, cfg.mode, tested=is_measured(module, data, "test"))
+
+
+def is_measured(module: LightningModule, data: LightningDataModule, split: str) -> bool:
+    """Return whether a module and data have what a loop over a split takes."""
+    return is_overridden(f"{_STEPS[split]}_step", module) and is_overridden(f"{split}_dataloader", data)
+
+
+_STEPS = {"val": "validation", "test": "test"}
+"""What modules call a split of the data."""
 
 
 def logged_names(monitor: str, metric: Metric) -> list[str]:

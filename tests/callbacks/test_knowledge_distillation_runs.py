@@ -177,9 +177,7 @@ def test_two_of_a_kind_are_refused() -> None:
     message = "expected KnowledgeDistillation without Another beside it: each would weigh the step's own loss"
     with pytest.raises(InputError, match=message):
         fit(seeded(), distillation(), Another(wide()))
-    with pytest.raises(
-        InputError, match="expected KnowledgeDistillation without KnowledgeDistillation beside it: each"
-    ):
+    with pytest.raises(InputError, match="expected KnowledgeDistillation without KnowledgeDistillation beside it"):
         fit(seeded(), distillation(), distillation())
     with pytest.raises(
         InputError, match=r"expected ExactResume without .* beside it: one saves the state of the whole run"

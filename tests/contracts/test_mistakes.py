@@ -67,6 +67,8 @@ NEEDED: dict[str, Any] = {
     "loss": Hint(),
     "num_classes": 10,
     "latency_seconds": 0.0,
+    "monitor": "val/loss",
+    "scheduler": lambda optimizer: None,
 }
 """Values for arguments that have no default, or one that takes a while."""
 
