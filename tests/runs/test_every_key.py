@@ -55,6 +55,10 @@ ELSEWHERE = {"image_folder", "cifar10", "cifar100", "mnist", "own", "huggingface
 """Options that need files, a network or a class of one's own; those of data and models have tests of their families."""
 
 
+ALIKE = {"asfp", "fpgm", "ista", "resnet32", "resnet44", "resnet56", "resnet110"}
+"""Options of the class and the keys of another one, with other values."""
+
+
 def keys_of(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Yield the keys of a configuration that lead to values."""
     for name, value in options.items():
@@ -254,7 +258,7 @@ def chosen() -> list[list[str]]:
         [*NEEDED.get(group, []), f"{group}={name}"]
         for group in kept
         for name in options(group)
-        if name not in ELSEWHERE | {"none"}
+        if name not in ELSEWHERE | ALIKE | {"none"}
     ]
 
 
