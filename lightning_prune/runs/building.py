@@ -1,5 +1,6 @@
 """What a configuration names, as objects: anything with a `_target_`, whatever arguments its constructor takes."""
 
+import functools
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -46,12 +47,21 @@ def build(cfg: DictConfig, key: str, given: Mapping[str, Any] | None = None) -> 
     if not isinstance(options, DictConfig) or options.get("_target_") is None:
         raise BuildError(key, InputError(f"expected options with a _target_, got {options}"))
     check_arguments(options, key, given or {})
+    others = dict(given or {})
+    waits = others.pop("_partial_", options.get("_partial_", False))
     try:
-        return instantiate(options, **(given or {}))
+        make = instantiate(options, _partial_=True)
     except InstantiationException as error:
         if error.__cause__ is None:
             raise
         raise BuildError(_failing_key(options, key), error.__cause__) from error.__cause__
+    # Handed to Hydra, instances of dataclasses would come out as configurations.
+    if waits:
+        return functools.partial(make, **others) if others else make
+    try:
+        return make(**others)
+    except Exception as error:
+        raise BuildError(key, error) from error
 
 
 def target_of(options: DictConfig, key: str) -> Callable[..., Any]:

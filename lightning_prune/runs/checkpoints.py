@@ -36,7 +36,8 @@ def checkpoint_callbacks(
                 path, folder.best_checkpoint.stem, monitor=monitor, mode=mode, enable_version_counter=False
             )
         )
-    found.append(ModelCheckpoint(path, name, enable_version_counter=False))
+    # Lightning would wait for a validation, which some epochs do not have.
+    found.append(ModelCheckpoint(path, name, save_on_train_epoch_end=True, enable_version_counter=False))
     if every_n_steps is None:
         return found
     if not isinstance(every_n_steps, int) or every_n_steps < 1:
