@@ -109,7 +109,7 @@ def test_every_stage_behind_every_strategy_has_a_whole_configuration(strategy: s
 
 
 def test_stages_have_lengths_and_schedules_of_their_own() -> None:
-    cfg = composed("strategy=gal", "trainer.max_epochs=40", "teacher.epochs=10", "+trainer.max_steps=7")
+    cfg = composed("strategy=gal", "trainer.max_epochs=40", "teacher.epochs=10", "trainer.max_steps=7")
     own = [cfg, teacher_stage(cfg), finetuning_stage(cfg)]
     assert [stage.trainer.max_epochs for stage in own] == [40, 10, 20]
     assert [stage.trainer.max_steps for stage in own] == [7, -1, -1]
