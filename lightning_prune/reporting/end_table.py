@@ -119,9 +119,12 @@ class EndTable:
         batch = _numbers(profile.batch_size for profile in profiles)
         changed = "accuracy, the change in points" if self._in_percent else "the metric, the change"
         examples = _numbers(row.examples for row in self.rows) if self._in_percent else ""
+        is_compared, is_trained = base.name == BASELINE, math.isfinite(base.profile.nonzeros)
         told = {
             f"Second numbers: share of {base.name}; of {changed}.": True,
-            "Baseline: trained without compression by the same recipe.": base.name == BASELINE,
+            "Baseline: trained without compression by the same recipe, or what the run began with.": is_compared
+            and is_trained,
+            "Baseline: the network before any training, for its costs.": is_compared and not is_trained,
             f"The less of the metric, the better: {self.metric.words}.": self.metric.mode == "min",
             f"Third: 95 % interval of the accuracy over {examples} examples.": examples,
             f"Latency: median forward pass, then its quartiles, batch size {batch}, CPU threads "

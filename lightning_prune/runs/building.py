@@ -3,8 +3,10 @@
 import functools
 import inspect
 import pkgutil
+import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -28,8 +30,19 @@ class BuildError(InputError):
 
     def __init__(self, key: str, cause: BaseException) -> None:
         self.key, self.cause = key, cause
-        text = first_line(cause)
+        text = first_line(cause) + _place(cause)
         super().__init__(text if text.startswith(f"{key}") else f"{key}: {text}")
+
+
+def _place(cause: BaseException) -> str:
+    """Return where in somebody's own code an error was raised; nothing of errors in packages that are installed."""
+    frames = traceback.extract_tb(cause.__traceback__)
+    if isinstance(cause, InputError) or not frames:
+        return ""
+    path = Path(frames[-1].filename)
+    if {"site-packages", "lightning_prune"} & set(path.parts):
+        return ""
+    return f" (line {frames[-1].lineno} of {path.name}, {frames[-1].line})"
 
 
 def build(cfg: DictConfig, key: str, given: Mapping[str, Any] | None = None) -> Any:
@@ -86,16 +99,16 @@ def target_of(options: DictConfig, key: str) -> Callable[..., Any]:
 
 
 def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Return the arguments that a class or function takes, by name; none where that cannot be known."""
+    """Return the arguments that a class or function takes, by name; any where that cannot be known."""
     try:
         return inspect.signature(target).parameters
     except (TypeError, ValueError):  # of some that are written in C
-        return {}
+        return {"options": inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)}
 
 
 def takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
     """Return whether arguments of any name are taken, or which ones is not known."""
-    return not parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    return any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
 
 def check_arguments(options: DictConfig, key: str, given: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from lightning_prune.callbacks import BestPrunedCheckpoint
 from lightning_prune.errors import InputError
 from lightning_prune.export import shape_mismatch
 from lightning_prune.reporting import RunFolder
+from lightning_prune.slimming import is_plain
 
 
 def checkpoint_callbacks(
@@ -55,7 +56,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint, and of the module's hyperparameters what can be read again without running any code."""
+        key = LightningModule.CHECKPOINT_HYPER_PARAMS_KEY
+        if key in checkpoint:
+            plain = {name: value for name, value in checkpoint[key].items() if is_plain(value)}
+            checkpoint = {**checkpoint, key: plain}
         part = Path(path).with_suffix(".part")
         part.parent.mkdir(parents=True, exist_ok=True)
         torch.save(checkpoint, part)

@@ -24,14 +24,16 @@ class Evaluation:
     """What the test loop of a model gave.
 
     Attributes:
-        score: The metric; NaN where the module has not logged it, or never called its `forward`.
+        score: The metric; NaN where the module has not logged it.
         logged: All that was logged, by name.
         classes: The class that has the largest output for each example, `(n,)`; None where outputs are no logits.
+        calls: How often the loop has called the module's `forward`.
     """
 
     score: float
     logged: Mapping[str, float]
     classes: Tensor | None
+    calls: int = 0
 
 
 @dataclass
@@ -66,9 +68,8 @@ def evaluate(
         loop = tester.test if metric.split == "test" else tester.validate
         loop(module, datamodule=data, verbose=False)
     logged = {name: float(value) for name, value in tester.callback_metrics.items()}
-    score = _score(logged, cfg.monitor, metric) if outputs.calls else math.nan
     classes = torch.cat(outputs.classes) if outputs.classes else None
-    return Evaluation(score, logged, classes)
+    return Evaluation(_score(logged, cfg.monitor, metric), logged, classes, outputs.calls)
 
 
 def _tester(cfg: DictConfig, accelerator: str | None) -> Trainer:

@@ -52,6 +52,15 @@ def joined(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def in_epochs(count: int) -> str:
+    """Return a length in words.
+
+    >>> in_epochs(1), in_epochs(20)
+    ('1 epoch', '20 epochs')
+    """
+    return f"{count} epoch{'s' * (count != 1)}"
+
+
 @rank_zero_only
 def say(line: str) -> None:
     """Print a line, once for all processes."""

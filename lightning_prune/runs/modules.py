@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_prune.errors import InputError
 from lightning_prune.models import ImageClassifier
+from lightning_prune.models.lr_schedules import LRSchedule
 from lightning_prune.runs.building import BuildError, build, parameters_of, takes_any, target_of
 
 ROLES = {
@@ -151,10 +152,29 @@ def _parts(cfg: DictConfig, data: LightningDataModule, model: str) -> dict[str, 
     wanted = [role for role, key in PARTS.items() if key in cfg and _name(role, parameters, cfg.module) is not None]
     build_part: dict[str, Callable[[], Any]] = {
         "optimizer": lambda: build(cfg, "optimizer"),
-        "lr_scheduler": lambda: build(cfg, "lr_scheduler"),
+        "lr_scheduler": lambda: _scheduler(cfg),
         "network": lambda: build_network(cfg, model, data),
     }
     return {role: build_part[role]() for role in ("optimizer", "lr_scheduler", "network") if role in wanted}
+
+
+def _scheduler(cfg: DictConfig) -> Any:
+    """Build what makes a scheduler, for the classifier also one that is not stepped once an epoch.
+
+    Raises:
+        BuildError: If another module would have to know how one is stepped.
+    """
+    scheduler = build(cfg, "lr_scheduler")
+    if isinstance(scheduler, LRSchedule) and target_of(cfg.module, "module") is not ImageClassifier:
+        raise BuildError(
+            "lr_scheduler",
+            InputError(
+                f"expected a scheduler of torch for {cfg.module._target_}, which steps it by itself, got "
+                f"{type(scheduler).__name__}, which this package's classifier steps; choose step, cosine "
+                "or linear, or lr_scheduler._target_=CLASS"
+            ),
+        )
+    return scheduler
 
 
 def _filled(parameters: Mapping[str, Any], options: Mapping[Any, Any], known: Mapping[str, Any]) -> dict[str, Any]:

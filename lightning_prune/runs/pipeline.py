@@ -22,10 +22,10 @@ from lightning_prune.runs.comparison import Comparison
 from lightning_prune.runs.configurations import folder_of
 from lightning_prune.runs.end_models import end_models
 from lightning_prune.runs.example_inputs import Inputs, example_inputs
-from lightning_prune.runs.exporting import chosen_format, export_last_model
+from lightning_prune.runs.exporting import AUTO, chosen_format, export_last_model
 from lightning_prune.runs.finetuning import affordable_epochs, save_momentum, start_finetuning
 from lightning_prune.runs.lengthening import begin_lengthened
-from lightning_prune.runs.messages import first_line, one_line, say
+from lightning_prune.runs.messages import first_line, in_epochs, one_line, say
 from lightning_prune.runs.modules import build_module, build_options, build_strategy, build_teacher, network_of
 from lightning_prune.runs.monitoring import run_metric
 from lightning_prune.runs.run_checks import check_options, check_stages, check_strategy
@@ -111,7 +111,9 @@ def checked_run_parts(cfg: DictConfig) -> RunParts:
     finetuning = finetuning_stage(cfg) if cfg.finetune else None
     last = build_strategy(finetuning, own_teacher) if finetuning is not None else {}
     baseline = baseline_kind(cfg, callbacks.values())
-    format = chosen_format(cfg.export, (callbacks if finetuning is None else last).values())
+    # Of a module that takes no tensors there is no file to choose.
+    export = None if example is None and cfg.export == AUTO else cfg.export
+    format = chosen_format(export, (callbacks if finetuning is None else last).values())
     parts = RunParts(data, example, metric, baseline, teacher, callbacks, finetuning, own_teacher, last, format)
     check_stages(cfg, parts.pruners)
     check_strategy(partial(parts.module, cfg), callbacks.values())
@@ -192,7 +194,7 @@ def finetune(cfg: DictConfig, own: DictConfig, parts: RunParts, comparison: Comp
             build_dense, folder, scratch=scratch is not None, momentum=folder.momentum.is_file()
         )
     name, weights = NAMES[scratch], " from random weights" if scratch else ""
-    say(f"{name[0].upper()}{name[1:]}: the slim model, {own.trainer.max_epochs} epochs{weights}")
+    say(f"{name[0].upper()}{name[1:]}: the slim model, {in_epochs(own.trainer.max_epochs)}{weights}")
     with trained(own, module, data, [*parts.finetuning_callbacks.values(), *held]) as trainer:
         if trainer.is_global_zero:
             save_slim(module, folder.finetuned, build=build_options(own, data))

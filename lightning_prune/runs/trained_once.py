@@ -14,7 +14,7 @@ from lightning_prune.errors import InputError
 from lightning_prune.export import ArchitectureMismatch, load_weights
 from lightning_prune.options import needs_teacher
 from lightning_prune.reporting import RunFolder
-from lightning_prune.runs.messages import one_line, say
+from lightning_prune.runs.messages import in_epochs, one_line, say
 from lightning_prune.runs.modules import build_module, facts
 from lightning_prune.runs.shared_folders import make_shared_folder
 from lightning_prune.runs.stages import baseline_stage, teacher_stage
@@ -72,7 +72,7 @@ def _trained_once(name: str, own: DictConfig, data: LightningDataModule) -> Path
         return None
 
     def train(part: Path) -> None:
-        say(f"{name}: {own.trainer.max_epochs} epochs, kept in {os.path.relpath(own.run_folder)}")
+        say(f"{name}: {in_epochs(own.trainer.max_epochs)}, kept in {os.path.relpath(own.run_folder)}")
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             OmegaConf.save(own, RunFolder(part).config)
         with one_line():

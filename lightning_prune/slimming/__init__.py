@@ -13,7 +13,7 @@ from lightning_prune.slimming.optimizer_state import check_optimizer_state, load
 from lightning_prune.slimming.proof import reference_outputs, same_outputs
 from lightning_prune.slimming.prunable_groups import PrunableGroups, prunable_groups, prunable_groups_of
 from lightning_prune.slimming.slim import slim, slimmed
-from lightning_prune.slimming.slim_files import load_slim, load_slim_state, save_slim, slim_state
+from lightning_prune.slimming.slim_files import is_plain, load_slim, load_slim_state, save_slim, slim_state
 from lightning_prune.slimming.surgery import Model, copy_of
 from lightning_prune.slimming.traced_model import TracedModel, couple
 
@@ -30,6 +30,7 @@ __all__ = [
     "check_optimizer_state",
     "copy_of",
     "couple",
+    "is_plain",
     "load_optimizer_state",
     "load_slim",
     "load_slim_state",

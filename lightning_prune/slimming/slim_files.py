@@ -104,7 +104,7 @@ def slim_state(model: nn.Module, *, kept: Kept | None = None, build: Mapping[str
     for name, dims in instance("kept", Mapping, {} if kept is None else kept).items():
         instance(f"kept[{name}]", Mapping, dims)
     instance("build", Mapping | None, build)
-    if build is not None and not (_is_plain(dict(build)) and all(isinstance(name, str) for name in build)):
+    if build is not None and not (is_plain(dict(build)) and all(isinstance(name, str) for name in build)):
         raise InputError(f"expected build to be made of numbers, texts, lists and dictionaries, got {shown(build)}")
     named = model.named_modules(remove_duplicate=False)
     state = model.state_dict()
@@ -122,7 +122,7 @@ def slim_state(model: nn.Module, *, kept: Kept | None = None, build: Mapping[str
         "lr_schedulers": [],
     }
     if isinstance(model, LightningModule) and model.hparams:
-        plain = {name: value for name, value in model.hparams.items() if _is_plain(value)}
+        plain = {name: value for name, value in model.hparams.items() if is_plain(value)}
         key = vars(model).get("_hparams_name")
         saved |= {model.CHECKPOINT_HYPER_PARAMS_KEY: plain, model.CHECKPOINT_HYPER_PARAMS_NAME: key}
         saved["build"] |= plain if key in (None, "kwargs") else {key: plain}
@@ -242,10 +242,10 @@ def _left_out(model: nn.Module, state: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: buffer for name, buffer in buffers if name not in state and id(buffer) not in apart}
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Return whether something consists of builtins that `torch.load` reads from any file."""
     if type(value) is dict:
-        return all(type(key) in (str, int) and _is_plain(entry) for key, entry in value.items())
+        return all(type(key) in (str, int) and is_plain(entry) for key, entry in value.items())
     if type(value) in (list, tuple):
-        return all(_is_plain(entry) for entry in value)
+        return all(is_plain(entry) for entry in value)
     return type(value) in (type(None), bool, int, float, str)

@@ -323,3 +323,80 @@ def test_network_that_takes_anything_is_given_its_classes(own: Path, monkeypatch
     saved = torch.load(folder / "slim.pt", weights_only=True)
     assert saved["build"]["network"] == {"_target_": "factory.net", "num_classes": 10}
     assert load_slim(instantiate(saved["build"]), folder / "slim.pt")(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+
+
+MORE = '''
+import torch
+from lightning.pytorch import LightningModule
+from own_network import Net
+from tasks import Task
+from torch import nn
+from torch.nn import functional as F
+
+
+class Unmeasured(LightningModule):
+    """Trains, and is never validated."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = Net(8)
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Saving(Task):
+    """Keeps its parts among the hyperparameters, as the Lightning-Hydra template does."""
+
+    def __init__(self, net, optimizer, scheduler):
+        super().__init__()
+        self.save_hyperparameters(logger=False, ignore=["net"])
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x)
+
+    def loss(self, batch):
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        optimizer = self.hparams.optimizer(self.parameters())
+        return {"optimizer": optimizer, "lr_scheduler": self.hparams.scheduler(optimizer)}
+
+
+class Broken(nn.Module):
+    def __init__(self):
+        raise RuntimeError("no such thing")
+'''
+
+
+def test_module_without_validation_trains_and_has_no_score(own: Path) -> None:
+    (own / "more.py").write_text(MORE)
+    words = ["module._target_=more.Unmeasured", "strategy=sfp", "trainer.limit_train_batches=2"]
+    _, summary = run(own, *words, *SHORT)
+    assert list(summary["rows"]) == ["baseline", "masked", "slim"]
+    assert summary["rows"]["slim"]["macs"] < summary["rows"]["masked"]["macs"]
+
+
+def test_parts_among_the_hyperparameters_and_a_test_without_forward_are_fine(own: Path) -> None:
+    (own / "more.py").write_text(MORE)
+    words = ["module._target_=more.Saving", "monitor=val_loss", "strategy=sfp", "trainer.limit_train_batches=2"]
+    folder, summary = run(own, *words, *SHORT)
+    assert summary["rows"]["slim"]["loss"] == pytest.approx(summary["rows"]["masked"]["loss"], rel=1e-4)
+    checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["hyper_parameters"] == {}
+
+
+def test_errors_in_ones_own_code_say_where(own: Path) -> None:
+    (own / "more.py").write_text(MORE)
+    result = run_here("train.py", "model._target_=more.Broken", "strategy=sfp", cwd=own)
+    line = MORE.splitlines().index('        raise RuntimeError("no such thing")') + 1
+    assert f'no such thing (line {line} of more.py, raise RuntimeError("no such thing"))' in result.stderr
+    scheduler = run_here("train.py", "module._target_=more.Saving", "lr_scheduler=one_cycle", cwd=own)
+    assert "lr_scheduler: expected a scheduler of torch for more.Saving, which steps it by itself" in scheduler.stderr
