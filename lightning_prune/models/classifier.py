@@ -131,12 +131,17 @@ class ImageClassifier(LightningModule):
     def _score(self, batch: Batch, accuracy: MulticlassAccuracy) -> tuple[Tensor, int]:
         images, labels = batch
         logits = self(images)
-        self._check(logits)
+        self.check_logits(logits)
         # `update`, since calling the metric would also compute the batch's own accuracy, which nobody reads.
         accuracy.update(logits, labels)
         return F.cross_entropy(logits, labels), len(labels)
 
-    def _check(self, logits: object) -> None:
+    def check_logits(self, logits: object) -> None:
+        """Refuse what a network returns unless it is logits, `(n, num_classes)`.
+
+        Raises:
+            InputError: If it is something else.
+        """
         if isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[1] == self.num_classes:
             return
         came = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"

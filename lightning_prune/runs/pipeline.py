@@ -28,7 +28,7 @@ from lightning_prune.runs.lengthening import begin_lengthened
 from lightning_prune.runs.messages import first_line, in_epochs, one_line, say
 from lightning_prune.runs.modules import build_module, build_options, build_strategy, build_teacher, network_of
 from lightning_prune.runs.monitoring import run_metric
-from lightning_prune.runs.run_checks import check_options, check_stages, check_strategy
+from lightning_prune.runs.run_checks import check_network, check_options, check_stages, check_strategy
 from lightning_prune.runs.stages import VERSION, finetuning_stage, main_stage, set_epochs
 from lightning_prune.runs.trained_once import baseline_kind, baseline_weights, load_teacher, teacher_weights
 from lightning_prune.runs.training import trained
@@ -105,6 +105,7 @@ def checked_run_parts(cfg: DictConfig) -> RunParts:
     data = build_data(cfg)
     module = build_module(cfg, data)
     metric, example = run_metric(cfg, module, data), example_inputs(module, data)
+    check_network(module, example)
     teacher = build_teacher(cfg, data, "teacher.model") if needs_teacher(cfg) else None
     own_teacher = build_teacher(cfg, data, "model") if needs_dense(cfg) else teacher
     callbacks = build_strategy(cfg, teacher)

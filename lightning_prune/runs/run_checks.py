@@ -9,8 +9,10 @@ from omegaconf import DictConfig
 
 from lightning_prune.callbacks import KnowledgeDistillation, Pruner
 from lightning_prune.errors import InputError
+from lightning_prune.models import ImageClassifier
 from lightning_prune.options import Config, keeps_dense, needs_dense, needs_momentum, needs_teacher
 from lightning_prune.runs.building import build, check_arguments
+from lightning_prune.runs.example_inputs import Inputs
 from lightning_prune.runs.modules import refuse_unread_parts
 from lightning_prune.slimming import check_optimizer_state
 from lightning_prune.training import check_together
@@ -122,6 +124,21 @@ def check_finetuning(config: Config) -> None:
         raise InputError(
             f"expected finetune.momentum=fresh where the optimizer changes from {own} to {other}, got sliced"
         )
+
+
+def check_network(module: LightningModule, example: Inputs | None) -> None:
+    """Refuse a network that does not take the data's images, or gives no logits of its classes.
+
+    Args:
+        module: A classifier is tried out, in eval mode; another module says by itself what it cannot do.
+        example: What its `forward` takes, `(n, ...)` each.
+
+    Raises:
+        InputError: If it does not.
+    """
+    if isinstance(module, ImageClassifier) and example is not None:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            module.check_logits(module.network.eval()(*example))
 
 
 def check_strategy(build_module: Callable[[], LightningModule], strategy: Collection[Callback]) -> None:
