@@ -13,6 +13,7 @@ from lightning_prune.models import ImageClassifier
 from lightning_prune.options import Config, keeps_dense, needs_dense, needs_momentum, needs_teacher
 from lightning_prune.runs.building import build, check_arguments
 from lightning_prune.runs.example_inputs import Inputs
+from lightning_prune.runs.messages import first_line
 from lightning_prune.runs.modules import refuse_unread_parts
 from lightning_prune.slimming import check_optimizer_state
 from lightning_prune.training import check_together
@@ -137,8 +138,16 @@ def check_network(module: LightningModule, example: Inputs | None) -> None:
         InputError: If it does not.
     """
     if isinstance(module, ImageClassifier) and example is not None:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            module.check_logits(module.network.eval()(*example))
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                logits = module.network.eval()(*example)
+        except Exception as error:
+            shapes = ", ".join(str(tuple(x.shape)) for x in example)
+            raise InputError(
+                f"model: expected {type(module.network).__name__} to take what the data gives, {shapes}, got "
+                f"{first_line(error)}"
+            ) from error
+        module.check_logits(logits)
 
 
 def check_strategy(build_module: Callable[[], LightningModule], strategy: Collection[Callback]) -> None:

@@ -400,3 +400,18 @@ def test_errors_in_ones_own_code_say_where(own: Path) -> None:
     assert f'no such thing (line {line} of more.py, raise RuntimeError("no such thing"))' in result.stderr
     scheduler = run_here("train.py", "module._target_=more.Saving", "lr_scheduler=one_cycle", cwd=own)
     assert "lr_scheduler: expected a scheduler of torch for more.Saving, which steps it by itself" in scheduler.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("model.num_labels=3", "Error: model: expected Net to return logits (n, 10), got (2, 3); give it 10 classes"),
+        ("model.in_chans=3", "Error: model: expected Net to take what the data gives, (2, 1, 8, 8), got RuntimeError: "),
+    ],
+)
+def test_networks_that_do_not_fit_the_data_end_before_a_logger_begins(word: str, message: str, own: Path) -> None:
+    result = run_here("train.py", "model._target_=own_network.Net", word, "strategy=sfp", cwd=own)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Weights & Biases" not in result.stdout + result.stderr
+    assert not (own / "outputs").exists()
