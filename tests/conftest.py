@@ -3,6 +3,8 @@ import torch
 
 import lightning_prune  # noqa: F401  # before Lightning, which a torchvision without its compiled part would break
 
+collect_ignore = ["mistaken_import.py"]  # which fails when it is imported, as it should
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():

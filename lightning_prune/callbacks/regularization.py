@@ -69,7 +69,9 @@ class Regularization(OrderedCallback):
         """Log the penalty."""
         if self._weights:
             with torch.no_grad():
-                pl_module.log("train/penalty", self._total(), reduce_fx="sum")  # of all callbacks of this kind
+                # The sum is that of all callbacks of this kind, and of all processes, which have the same.
+                share = self._total() / trainer.world_size
+                pl_module.log("train/penalty", share, reduce_fx="sum", sync_dist=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module."""

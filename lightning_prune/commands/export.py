@@ -112,8 +112,6 @@ def export(folder: Path, options: Options) -> None:
     format.require()
     run = finished_run(folder)
     path = Path(options.output) if options.output else folder / format.file
-    if not path.parent.is_dir():
-        raise InputError(f"expected output in a folder that is there, got {path}")
     if run.example is None:
         raise InputError(f"expected a module whose forward takes tensors, got {type(run.module).__name__}")
     module = quantized_of(run, options.calibrate) if format.integer else run.module

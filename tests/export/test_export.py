@@ -1,7 +1,6 @@
 """`python scripts/export.py` as a person uses it, and what other programs find in the files that it writes."""
 
 import copy
-import importlib.util
 import json
 import os
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from command_line import ROOT, run_here, run_process
 
 from lightning_prune import load_slim, slim
+from lightning_prune.commands import export as export_command
 from lightning_prune.data.digits import digits
 from lightning_prune.errors import InputError
 from lightning_prune.export import formats
@@ -32,12 +32,6 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 runtime = pytest.importorskip("onnxruntime")
 
-SPEC = importlib.util.spec_from_file_location("export_script", ROOT / "scripts" / "export.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-SCRIPT = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(SCRIPT)
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -50,7 +44,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "few": ["strategy=qat", "quantizer=twn"],
         "shared": ["strategy=[gmp,weight_sharing]", "sparsity=0.8"],
     }.items():
-        short = ["trainer.max_epochs=4", "logger=csv", "export=null", f"hydra.run.dir={folder / name}"]
+        short = ["trainer.max_epochs=4", "logger=csv", "export=null", "baseline=none", f"hydra.run.dir={folder / name}"]
         result = run_here("train.py", *strategy, *short, cwd=folder)
         assert result.returncode == 0, result.stderr
     return folder
@@ -94,14 +88,14 @@ def test_float_files_of_few_bits_hold_the_rounded_weights(runs: Path) -> None:
     assert result.stdout.startswith(f"quantized.pt as {Path('few', 'model.onnx')}, ")
     found, labels = classes(runs / "few" / "model.onnx")
     assert (found == labels).mean() > 0.5
-    SCRIPT.export(runs / "few", SCRIPT.options_of(["format=exported-program"]))
+    export_command.export(runs / "few", export_command.options_of(["format=exported-program"]))
     state = torch.export.load(runs / "few/model.pt2").state_dict
     middle = next(tensor for name, tensor in state.items() if name.endswith("layer2.0.conv1.weight"))
     assert len(middle.unique()) == 3
 
 
 def test_packed_file_of_shared_weights(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    SCRIPT.export(runs / "shared", SCRIPT.options_of(["format=lpz"]))
+    export_command.export(runs / "shared", export_command.options_of(["format=lpz"]))
     printed = capsys.readouterr().out
     assert "Nothing is shared" not in printed
     network = digits_resnet(num_classes=10, in_channels=1)
@@ -120,7 +114,7 @@ def test_packed_file_of_shared_weights(runs: Path, capsys: pytest.CaptureFixture
 
 
 def test_packed_file_says_what_it_could_not_make_small(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    SCRIPT.export(runs / "plain", SCRIPT.options_of(["format=lpz", f"output={runs / 'raw.lpz'}"]))
+    export_command.export(runs / "plain", export_command.options_of(["format=lpz", f"output={runs / 'raw.lpz'}"]))
     printed = capsys.readouterr().out
     assert "Nothing is shared in most of it, network.layer3.0.conv2.weight for example: train with strategy=" in printed
 
@@ -140,7 +134,7 @@ def test_packed_file_says_what_it_could_not_make_small(runs: Path, capsys: pytes
 )
 def test_what_cannot_be_exported_is_said(runs: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(InputError) as raised:
-        SCRIPT.export(runs / arguments[0], SCRIPT.options_of(arguments[1:]))
+        export_command.export(runs / arguments[0], export_command.options_of(arguments[1:]))
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
 

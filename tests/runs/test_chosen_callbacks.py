@@ -132,7 +132,7 @@ def test_own_callbacks_typed_and_in_files_of_the_current_folder(tmp_path: Path) 
             ["callbacks.mine._target_=torch.nn.ReLU"],
             "Error: callbacks.mine: expected a lightning.pytorch.Callback",
         ),
-        (["callbacks=early_stopping", "monitor=null"], "callbacks.early_stopping: expected a metric that"),
+        (["callbacks=early_stopping", "monitor=null"], "callbacks.early_stopping.monitor: expected a text, got None"),
         (
             ["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/acc"],
             "one of val/accuracy, val/loss, got val/acc; did you mean val/accuracy?",

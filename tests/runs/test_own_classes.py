@@ -406,7 +406,10 @@ def test_errors_in_ones_own_code_say_where(own: Path) -> None:
     ("word", "message"),
     [
         ("model.num_labels=3", "Error: model: expected Net to return logits (n, 10), got (2, 3); give it 10 classes"),
-        ("model.in_chans=3", "Error: model: expected Net to take what the data gives, (2, 1, 8, 8), got RuntimeError: "),
+        (
+            "model.in_chans=3",
+            "Error: model: expected Net to take what the data gives, (2, 1, 8, 8), got RuntimeError: ",
+        ),
     ],
 )
 def test_networks_that_do_not_fit_the_data_end_before_a_logger_begins(word: str, message: str, own: Path) -> None:
