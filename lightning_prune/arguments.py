@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_prune.errors import InputError
 
-__all__ = ["flag", "function", "instance", "items", "nearest", "number", "one_of", "shown", "whole_number"]
+__all__ = ["flag", "function", "instance", "items", "near", "nearest", "number", "one_of", "shown", "whole_number"]
 
 
 def number(name: str, value: Any, interval: str) -> Any:
@@ -138,6 +138,21 @@ def shown(value: Any) -> str:
         return f"the class {value.__name__}"
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def near(name: str, known: Iterable[str], cutoff: float = 0.7) -> str:
+    """Return a question with the most similar of known names, or nothing.
+
+    Args:
+        name: What came.
+        known: What could have been meant.
+        cutoff: How alike they have to be, of 1.
+
+    >>> near("resnet21", ["resnet20", "vgg16_bn"])
+    '; did you mean resnet20?'
+    """
+    found = get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def nearest(text: str, names: Iterable[str], most: int = 8) -> str:

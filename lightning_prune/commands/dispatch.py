@@ -1,10 +1,11 @@
 """Which command is meant; only that one is imported, so that help is there at once."""
 
-import difflib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+
+from lightning_prune.arguments import near
 
 COMMANDS = {
     "train": "train a network, make it small while it trains, and measure what is left",
@@ -31,9 +32,8 @@ def main(typed: Sequence[str] | None = None) -> None:
         return
     command, *rest = words if _names_command(words[0]) else ["train", *words]
     if command not in COMMANDS:
-        near = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise SystemExit(f"Error: expected a command, one of {', '.join(COMMANDS)}, got {command}{hint}")
+        question = near(command, COMMANDS, cutoff=0.6)
+        raise SystemExit(f"Error: expected a command, one of {', '.join(COMMANDS)}, got {command}{question}")
     try:
         import_module(f"lightning_prune.commands.{command}").main(rest)
     except KeyboardInterrupt:

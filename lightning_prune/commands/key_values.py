@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from lightning_prune.arguments import near
 from lightning_prune.errors import InputError
-from lightning_prune.options import near
 
 Options = TypeVar("Options", bound=NamedTuple)
 

@@ -1,6 +1,6 @@
 """What is typed at the command line, before anything is loaded: names, groups, and what files in `conf/` compute."""
 
-from lightning_prune.options.choices import near, options_of, refuse_bad_choices
+from lightning_prune.options.choices import options_of, refuse_bad_choices
 from lightning_prune.options.composing import composing, wants_full_errors
 from lightning_prune.options.metric_names import SPLIT, metric_name, mode_of
 from lightning_prune.options.overrides import (
@@ -36,7 +36,6 @@ __all__ = [
     "keeps_dense",
     "metric_name",
     "mode_of",
-    "near",
     "needs_dense",
     "needs_momentum",
     "needs_teacher",

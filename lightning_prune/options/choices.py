@@ -1,8 +1,7 @@
 """What is chosen in the groups of `conf/`, checked before Hydra composes anything."""
 
-import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,12 @@ from hydra.errors import HydraException
 from lightning_prune.errors import InputError
 from lightning_prune.options.flags import overrides_among
 from lightning_prune.options.search_path import CONF
+from lightning_prune.options.typed_words import OF_NONE
 
 
-def options_of(group: str, folders: Iterable[Path] = ()) -> list[str]:
-    """Return the names that can be chosen in a group.
-
-    Args:
-        group: Its name, a folder of `conf/`.
-        folders: Others of the shape of `conf/` that are searched.
-    """
-    return sorted({path.stem for folder in (CONF, Path("conf"), *folders) for path in (folder / group).glob("*.yaml")})
+def options_of(group: str) -> list[str]:
+    """Return the names that can be chosen in a group, a folder of `conf/`, here or in the current folder."""
+    return sorted({path.stem for folder in (CONF, Path("conf")) for path in (folder / group).glob("*.yaml")})
 
 
 def refuse_bad_choices(words: Sequence[str]) -> None:
@@ -38,10 +33,12 @@ def refuse_bad_choices(words: Sequence[str]) -> None:
     typed = overrides_among(words)
     parsed = [_parsed(number, typed) for number in range(len(typed))]
     # Lightning repeats Hydra's own for the other processes of a run.
-    keys = [word.partition("=")[0].lstrip("+") for word in typed if not word.startswith("hydra.")]
-    twice = next((key for key, count in Counter(keys).items() if count > 1), None)
+    keys = {word: word.partition("=")[0].lstrip("+") for word in typed if not word.startswith("hydra.")}
+    twice = next(
+        (key for key, count in Counter(keys[word] for word in typed if word in keys).items() if count > 1), None
+    )
     if twice is not None:
-        same = " and ".join(word for key, word in zip(keys, typed, strict=True) if key == twice)
+        same = " and ".join(word for word in typed if keys.get(word) == twice)
         raise InputError(f"expected {twice} once, got {same}")
     for word, one in zip(typed, parsed, strict=True):
         if one.is_sweep_override() and not sweep:
@@ -87,11 +84,7 @@ def _check_choice(word: str, group: str, value: Any) -> None:
     names = options_of(group)
     chosen = value if isinstance(value, list) else [value]
     if isinstance(value, dict) or not all(isinstance(name, str) for name in chosen):
-        if (
-            value is None
-            and "none" not in names
-            and group in ("granularity", "criterion", "schedule", "experiment", "debug")
-        ):
+        if value is None and "none" not in names and group in OF_NONE:
             return
         hint = f"{group}=none" if value is None and "none" in names else f"{group} to be one of {', '.join(names)}"
         raise InputError(f"expected {hint}, got {word}")
@@ -103,13 +96,3 @@ def _check_choice(word: str, group: str, value: Any) -> None:
 
 SEVERAL = ("callbacks", "experiment", "logger", "strategy")
 """Groups of which several options go together."""
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """Return a question with the most similar of known names, or nothing.
-
-    >>> near("resnet21", ["resnet20", "vgg16_bn"])
-    '; did you mean resnet20?'
-    """
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
-    return f"; did you mean {found[0]}?" if found else ""

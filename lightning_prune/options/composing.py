@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
+from lightning_prune.arguments import near
 from lightning_prune.errors import InputError
-from lightning_prune.options.choices import near, options_of
+from lightning_prune.options.choices import options_of
 from lightning_prune.options.overrides import OF_FINETUNING, WITHIN, known_keys
 from lightning_prune.options.refused import remove_refused_sweep
 

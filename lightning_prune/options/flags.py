@@ -1,9 +1,9 @@
 """Hydra's own options, those with dashes, checked in one line where argparse would print its usage."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_prune.arguments import near
 from lightning_prune.errors import InputError
 
 FLAGS: dict[str, tuple[str, ...] | None] = {
@@ -62,11 +62,11 @@ def _check(flag: str, values: tuple[str, ...] | None, value: str) -> None:
 def _unknown(word: str, rest: Sequence[str]) -> str:
     """Return what is wrong with an option that Hydra does not have."""
     plain = word.lstrip("-")
-    near = difflib.get_close_matches(word, FLAGS, n=1, cutoff=0.8)
+    question = near(word, FLAGS, cutoff=0.8)
     if "=" in plain:
         return f"expected {plain}, without dashes, got {word}"
-    if near:
-        return f"expected an option that is there, got {word}; did you mean {near[0]}?"
+    if question:
+        return f"expected an option that is there, got {word}{question}"
     if rest and not rest[0].startswith("-") and "=" not in rest[0]:
         return f"expected {plain}={rest[0]}, got {word} {rest[0]}"
     return f"expected {plain}=VALUE, or an option that --help lists, got {word}"

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from omegaconf import OmegaConf
 
+from lightning_prune.arguments import near
 from lightning_prune.errors import InputError
-from lightning_prune.options.choices import near
 from lightning_prune.options.search_path import CONF
 from lightning_prune.options.stage_needs import Config, is_of_teacher, needs_teacher
 

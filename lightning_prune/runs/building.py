@@ -1,6 +1,5 @@
 """What a configuration names, as objects: anything with a `_target_`, whatever arguments its constructor takes."""
 
-import functools
 import inspect
 import pkgutil
 import traceback
@@ -14,8 +13,9 @@ from hydra.utils import instantiate
 from lightning.pytorch import LightningDataModule
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from lightning_prune.arguments import near
 from lightning_prune.errors import InputError
-from lightning_prune.options import near, options_of
+from lightning_prune.options import options_of
 from lightning_prune.runs.annotations import hint_of_default, hints_of, mismatch
 from lightning_prune.runs.messages import first_line
 
@@ -70,7 +70,7 @@ def build(cfg: DictConfig, key: str, given: Mapping[str, Any] | None = None) -> 
         raise BuildError(_failing_key(options, key), error.__cause__) from error.__cause__
     # Handed to Hydra, instances of dataclasses would come out as configurations.
     if waits:
-        return functools.partial(make, **others) if others else make
+        return partial(make, **others) if others else make
     try:
         return make(**others)
     except Exception as error:

@@ -39,6 +39,17 @@ def example_inputs(module: LightningModule, data: LightningDataModule) -> Inputs
         return None
 
 
+def take_example(module: LightningModule, example: Inputs | None) -> None:
+    """Give a module an example of what it takes, unless it has one of its own.
+
+    Args:
+        module: Any one.
+        example: Arguments of its `forward`, `(n, ...)` each; None where there is no such example.
+    """
+    if module.example_input_array is None and example is not None:
+        module.example_input_array = example if len(example) > 1 else example[0]
+
+
 def resized(inputs: Inputs, samples: int) -> Inputs:
     """Return a batch of so many samples, the same ones again where there are fewer.
 

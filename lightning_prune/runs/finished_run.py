@@ -15,7 +15,7 @@ from lightning_prune.options import register_resolvers
 from lightning_prune.reporting import RunFolder
 from lightning_prune.runs.building import build, build_data
 from lightning_prune.runs.configurations import read_configuration, refuse_gone
-from lightning_prune.runs.example_inputs import Inputs, example_inputs
+from lightning_prune.runs.example_inputs import Inputs, example_inputs, take_example
 from lightning_prune.runs.modules import build_module, network_of
 from lightning_prune.slimming import load_slim
 
@@ -79,8 +79,7 @@ def dense_module(cfg: DictConfig, data: LightningDataModule) -> tuple[LightningM
     """Return the module of a run with random weights, and an example of what it takes."""
     module = build_module(cfg, data)
     example = example_inputs(module, data)
-    if module.example_input_array is None and example is not None:
-        module.example_input_array = example if len(example) > 1 else example[0]
+    take_example(module, example)
     return module, example
 
 

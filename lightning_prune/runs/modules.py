@@ -37,17 +37,26 @@ def build_network(cfg: DictConfig, key: str, data: LightningDataModule) -> nn.Mo
 
 def _network_with_arguments(cfg: DictConfig, key: str, data: LightningDataModule) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network that a key names, and the arguments that were filled in."""
-    options = OmegaConf.select(cfg, key)
-    parameters, known = parameters_of(target_of(options, key)), facts(data)
-    given = _filled(parameters, options, known)
-    hidden = {} if given or not takes_any(parameters) else {"num_classes": known.get("num_classes")}
-    if hidden.get("num_classes") is not None and "num_classes" not in options:
-        try:  # as torchvision and timm take it, without telling
+    given, hidden = _arguments(cfg, key, data)
+    if hidden:
+        try:
             return _checked_network(build(cfg, key, hidden), key), hidden
         except BuildError as error:
             if not isinstance(error.cause, TypeError):
                 raise
     return _checked_network(build(cfg, key, given), key), given
+
+
+def _arguments(cfg: DictConfig, key: str, data: LightningDataModule) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is filled in for a network, and, of one that does not tell what it takes, what it may take as well.
+
+    The latter is how torchvision and timm take the number of classes; whether it is so is known when it is built.
+    """
+    options = OmegaConf.select(cfg, key)
+    parameters, known = parameters_of(target_of(options, key)), facts(data)
+    given = _filled(parameters, options, known)
+    is_untold = not given and takes_any(parameters) and "num_classes" not in options
+    return given, {name: known[name] for name in ("num_classes",) if is_untold and name in known}
 
 
 def build_module(cfg: DictConfig, data: LightningDataModule, *, model: str = "model") -> LightningModule:
@@ -111,10 +120,16 @@ def build_options(cfg: DictConfig, data: LightningDataModule) -> dict[str, Any]:
         name = _name(role, parameters, options)
         if name is not None and (role == "network" or parameters[name].default is parameters[name].empty):
             part: Any = OmegaConf.to_container(cfg[key], resolve=True)
-            own = _network_with_arguments(cfg, key, data)[1] if role == "network" else {}
+            own = _network_arguments(cfg, data) if role == "network" else {}
             # The weights come from the file.
             options[name] = part | own | ({"pretrained": False} if part.get("pretrained") else {})
     return options | _filled(parameters, options, known)
+
+
+def _network_arguments(cfg: DictConfig, data: LightningDataModule) -> dict[str, Any]:
+    """Return what was filled in for the run's network, which is built once more only where nothing else tells."""
+    given, hidden = _arguments(cfg, "model", data)
+    return _network_with_arguments(cfg, "model", data)[1] if hidden else given
 
 
 def refuse_unread_parts(cfg: DictConfig) -> None:

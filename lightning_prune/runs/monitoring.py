@@ -8,8 +8,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 
+from lightning_prune.arguments import near
 from lightning_prune.errors import InputError
-from lightning_prune.options import SPLIT, metric_name, mode_of, near
+from lightning_prune.options import SPLIT, metric_name, mode_of
 from lightning_prune.reporting import Metric
 
 

@@ -21,7 +21,7 @@ from lightning_prune.runs.building import build_data
 from lightning_prune.runs.comparison import Comparison
 from lightning_prune.runs.configurations import folder_of
 from lightning_prune.runs.end_models import end_models
-from lightning_prune.runs.example_inputs import Inputs, example_inputs
+from lightning_prune.runs.example_inputs import Inputs, example_inputs, take_example
 from lightning_prune.runs.exporting import AUTO, chosen_format, export_last_model
 from lightning_prune.runs.finetuning import affordable_epochs, save_momentum, start_finetuning
 from lightning_prune.runs.lengthening import begin_lengthened
@@ -79,8 +79,7 @@ class RunParts:
             model: The key of its network.
         """
         module = build_module(cfg, self.data, model=model)
-        if module.example_input_array is None and self.example is not None:
-            module.example_input_array = self.example if len(self.example) > 1 else self.example[0]
+        take_example(module, self.example)
         return module
 
 

@@ -1,10 +1,10 @@
 """The models of a finished run measured once more, from the files in its folder."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningModule
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_prune.errors import InputError
@@ -12,9 +12,10 @@ from lightning_prune.export import EXPORT_FORMATS, load_weights, open_network
 from lightning_prune.reporting import BASELINE, EXPORTED, Metric, Row, RunFolder
 from lightning_prune.runs.building import build_data
 from lightning_prune.runs.comparison import Comparison
+from lightning_prune.runs.example_inputs import take_example
 from lightning_prune.runs.finished_run import dense_module, finished_configuration, module_in_file
 from lightning_prune.runs.messages import first_line, quiet_libraries, say
-from lightning_prune.runs.modules import network_of
+from lightning_prune.runs.modules import build_module, network_of
 from lightning_prune.runs.monitoring import run_metric
 from lightning_prune.runs.pipeline import NAMES
 from lightning_prune.runs.stages import baseline_stage
@@ -41,7 +42,13 @@ def measured_again(path: Path, *, samples: int | None, threads: int | None) -> t
     data = build_data(cfg)
     module, example = dense_module(cfg, data)
     comparison = Comparison(cfg, data, run_metric(cfg, module, data), example)
-    for name, model in _models(cfg, folder, data):
+
+    def build() -> LightningModule:
+        dense = build_module(cfg, data)
+        take_example(dense, example)
+        return dense
+
+    for name, model in _models(cfg, folder, build):
         comparison.add({name: model})
     for format, one in EXPORT_FORMATS.items():
         file = folder.path / one.file
@@ -54,23 +61,24 @@ def measured_again(path: Path, *, samples: int | None, threads: int | None) -> t
     return comparison.rows(samples or cfg.latency_batch_size), comparison.metric
 
 
-def _models(cfg: DictConfig, folder: RunFolder, data: LightningDataModule) -> Iterator[tuple[str, LightningModule]]:
-    """Yield the models of a run, by their names in its table."""
+def _models(
+    cfg: DictConfig, folder: RunFolder, build: Callable[[], LightningModule]
+) -> Iterator[tuple[str, LightningModule]]:
+    """Yield the models of a run, by their names in its table; each begins as a dense one with random weights."""
     baseline = Path(baseline_stage(cfg).run_folder)
     if cfg.strategy and baseline.is_dir():
-        yield BASELINE, _with_weights(cfg, data, baseline)
+        yield BASELINE, _with_weights(build(), baseline)
     if folder.quantized.is_file():
-        yield "quantized", module_in_file(dense_module(cfg, data)[0], folder.quantized, cfg, "strategy")
+        yield "quantized", module_in_file(build(), folder.quantized, cfg, "strategy")
     else:
-        yield ("masked" if folder.slim.is_file() else "trained"), _with_weights(cfg, data, folder.path)
+        yield ("masked" if folder.slim.is_file() else "trained"), _with_weights(build(), folder.path)
     if folder.slim.is_file():
-        yield "slim", module_in_file(dense_module(cfg, data)[0], folder.slim, cfg, "strategy")
+        yield "slim", module_in_file(build(), folder.slim, cfg, "strategy")
     if folder.finetuned.is_file():
         name = NAMES[OmegaConf.select(cfg, "finetune.from_scratch")]
-        yield name, module_in_file(dense_module(cfg, data)[0], folder.finetuned, cfg, "finetune.strategy")
+        yield name, module_in_file(build(), folder.finetuned, cfg, "finetune.strategy")
 
 
-def _with_weights(cfg: DictConfig, data: LightningDataModule, folder: Path) -> LightningModule:
-    module = dense_module(cfg, data)[0]
+def _with_weights(module: LightningModule, folder: Path) -> LightningModule:
     load_weights(network_of(module), folder)
     return module.eval()

@@ -55,10 +55,6 @@ def _several(found: Any) -> list[Any]:
     return list(found) if isinstance(found, Sequence) else [found]
 
 
-PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
-"""Those that Lightning has by name."""
-
-
 def _profiler(profiler: Any, folder: str) -> Any:
     """Return a profiler whose report is a file, if one is told by name: Lightning prints it where nobody listens."""
     if not isinstance(profiler, str) or profiler not in PROFILERS:

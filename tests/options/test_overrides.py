@@ -5,6 +5,7 @@ import re
 import pytest
 
 from lightning_prune.errors import InputError
+from lightning_prune.options.choices import refuse_bad_choices
 from lightning_prune.options.overrides import refuse_misplaced, refuse_renamed, refuse_strays, refuse_unknown
 
 
@@ -85,3 +86,11 @@ def test_keys_that_every_run_needs_are_not_deleted() -> None:
     with pytest.raises(InputError, match=r"expected seed=VALUE, which every run needs, got ~seed"):
         refuse_unknown({"sparsity": 0.4}, ["~seed"])
     refuse_unknown({"callbacks": {}}, ["~callbacks.stop"])
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_key_that_is_given_twice_is_named_beside_options_of_hydra(place: int) -> None:
+    words = ["strategy=sfp", "strategy=gmp"]
+    words.insert(place, "hydra.run.dir=run")
+    with pytest.raises(InputError, match="expected strategy once, got strategy=sfp and strategy=gmp"):
+        refuse_bad_choices(words)
